@@ -1,0 +1,1 @@
+"""Where supply and demand meet: Work x Hardware -> seconds."""

@@ -1,0 +1,1 @@
+"""The nouns: chip, cluster, model, job, framework."""

@@ -1,0 +1,52 @@
+"""Cluster: tiers of fabric around a chip."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chipscale.evidence import EvidenceError, Fact
+
+Topology = Literal["switch", "mesh", "torus", "fat-tree"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tier:
+    """One tier: `size` chips reach each other at `bandwidth` B/s per chip and direction.
+
+    On a `mesh` each chip has one link to each other chip of the tier, so a group of n uses only
+    (n - 1) / (size - 1) of `bandwidth`. `oversubscription` >= 1 divides the bandwidth above the tier below.
+    """
+
+    name: str
+    size: int
+    bandwidth: Fact
+    latency: float
+    topology: Topology
+    oversubscription: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.latency < 0 or self.oversubscription < 1 or self.bandwidth.value <= 0:
+            raise EvidenceError(f"tier {self.name}: size >= 1, latency >= 0, oversubscription >= 1 and bandwidth > 0 are needed")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cluster:
+    """Chips of one kind on nested tiers, innermost first; `node` chips share one host."""
+
+    id: str
+    name: str
+    chip: str
+    node: int
+    tiers: tuple[Tier, ...]
+    host_power: Fact | None = None
+    notes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        sizes = [t.size for t in self.tiers]
+        if not sizes or sizes != sorted(set(sizes)):
+            raise EvidenceError(f"cluster {self.id}: tier sizes must grow from the innermost tier outwards, got {sizes}")
+
+    @property
+    def size(self) -> int:
+        return self.tiers[-1].size

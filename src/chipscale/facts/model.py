@@ -1,0 +1,137 @@
+"""Model: blocks as data, repeated."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from chipscale.evidence import EvidenceError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexer:
+    """The index of sparse attention: it scores all earlier tokens and keeps `top_k` of them."""
+
+    heads: int
+    head_dim: int
+    top_k: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attention:
+    """Softmax attention, multi-head, grouped or multi-query.
+
+    `reach` is how many earlier tokens a token sees at most: None all, else a sliding window or,
+    with `chunked`, the chunk that holds the token. `gated` doubles the query projection (output gate).
+    """
+
+    heads: int
+    kv_heads: int
+    head_dim: int
+    v_head_dim: int
+    reach: int | None = None
+    chunked: bool = False
+    gated: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
+    qk_norm: bool = False
+    sinks: bool = False
+
+    def __post_init__(self) -> None:
+        if self.heads % self.kv_heads:
+            raise EvidenceError(f"{self.heads} query heads do not divide over {self.kv_heads} key-value heads")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LatentAttention:
+    """Multi-head latent attention (MLA); with `indexer` sparse (DeepSeek sparse attention). `q_rank` 0: no query compression."""
+
+    heads: int
+    q_rank: int
+    kv_rank: int
+    nope_dim: int
+    rope_dim: int
+    v_head_dim: int
+    indexer: Indexer | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LinearAttention:
+    """Gated delta-rule linear attention: a state of key_dim x value_dim per value head instead of a cache."""
+
+    key_heads: int
+    value_heads: int
+    key_dim: int
+    value_dim: int
+    conv_kernel: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MLP:
+    """A dense feed-forward layer; `gated` has three matrices, else two."""
+
+    d_ff: int
+    gated: bool = True
+    bias: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Experts:
+    """A mixture of experts: `top_k` of `count` routed experts of width `d_ff`, and shared ones of `shared_d_ff` in total."""
+
+    count: int
+    top_k: int
+    d_ff: int
+    shared_d_ff: int = 0
+    shared_gate: bool = False
+    gated: bool = True
+    bias: bool = False
+    router_bias: bool = False
+    groups: int = 1
+    top_groups: int = 1
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.top_k <= self.count:
+            raise EvidenceError(f"top-k {self.top_k} of {self.count} experts: needs 1 <= top_k <= experts")
+
+
+Mixer = Attention | LatentAttention | LinearAttention
+Feed = MLP | Experts
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Block:
+    """`repeat` equal layers: a mixer, a feed-forward and `norms` norms of width d_model."""
+
+    mixer: Mixer
+    feed: Feed
+    repeat: int
+    norms: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A decoder as blocks. `blocks` are in depth order (equal neighbours merged, interleaved patterns listed run by run).
+
+    `mtp_layers`, `mtp_parameters` and `vision_parameters` stand apart from the text model's count.
+    """
+
+    id: str
+    name: str
+    d_model: int
+    vocab: int
+    blocks: tuple[Block, ...]
+    tied: bool = False
+    norm: Literal["rms", "layer"] = "rms"
+    learned_positions: int = 0
+    mtp_layers: int = 0
+    mtp_parameters: int = 0
+    vision_parameters: int = 0
+    max_length: int = 0
+    source: str = ""
+    licence: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def layers(self) -> int:
+        return sum(b.repeat for b in self.blocks)

@@ -1,0 +1,213 @@
+"""Model x Job -> Graph of Work: the operators of one micro-batch on one rank."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from chipscale.facts.model import MLP, Attention, Block, Experts, Indexer, LatentAttention, LinearAttention, Model
+from chipscale.ops.attention import delta_core, index_core, mean_span, softmax_core
+from chipscale.ops.dense import linear
+from chipscale.ops.elementwise import passes
+from chipscale.ops.work import Num, Work
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shard:
+    """What one rank of a plan sees: degrees as floats or arrays, `tokens` a micro-batch and context rank.
+
+    `span` replaces the mean number of tokens seen (decoding: the context); `width` is bytes a matrix operand element;
+    `flash` is 1 where attention is fused.
+    """
+
+    length: Num
+    tokens: Num
+    tp: Num = 1.0
+    sp: Num = 1.0
+    ep: Num = 1.0
+    etp: Num = 1.0
+    width: Num = 2.0
+    flash: Num = 1.0
+    train: bool = True
+    decode: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Graph:
+    """The work of a whole model for one micro-batch on one tensor-parallel rank, and the sizes that traffic needs.
+
+    `routed` counts expert layers, `expert_width` is d_model where they dispatch; `kv_width` are key and value elements a token,
+    summed over layers, that context parallelism passes on.
+    """
+
+    works: tuple[Work, ...]
+    layers: float
+    d_model: float
+    routed: float
+    top_k: float
+    local_experts: Num
+    kv_width: float
+
+
+def mixer_works(mixer: Attention | LatentAttention | LinearAttention, d: float, s: Shard, calls: float) -> list[Work]:
+    """List the token mixer's work."""
+    if isinstance(mixer, LinearAttention):
+        return _linear_mixer(mixer, d, s, calls)
+    if isinstance(mixer, LatentAttention):
+        return _latent_mixer(mixer, d, s, calls)
+    heads, kv = mixer.heads / s.tp, np.maximum(mixer.kv_heads / s.tp, 1.0)
+    query = heads * mixer.head_dim * (2.0 if mixer.gated else 1.0)
+    span: Num = _span(s, mixer.reach, mixer.chunked)
+    return [
+        *linear("qkv", s.tokens, query + kv * (mixer.head_dim + mixer.v_head_dim), d, calls=calls, train=s.train, width=s.width),
+        *passes("rotary", s.tokens * (heads + kv) * mixer.head_dim, 4.0, 4.0, calls=calls, train=s.train),
+        *_core(s, span, heads, kv, mixer.head_dim, mixer.v_head_dim, calls),
+        *linear("output", s.tokens, d, heads * mixer.v_head_dim, calls=calls, train=s.train, width=s.width),
+    ]
+
+
+def _span(s: Shard, reach: int | None, chunked: bool) -> Num:
+    if s.decode:
+        return s.length if reach is None else np.minimum(s.length, float(reach))
+    return mean_span(s.length, reach, chunked)
+
+
+def _core(s: Shard, span: Num, heads: Num, kv: Num, qk: float, v: float, calls: float) -> list[Work]:
+    if not s.decode:
+        return softmax_core("attention", s.tokens, span, heads, kv, qk, v, calls=calls, train=s.train, flash=s.flash)
+    read = 2.0 * s.tokens * span * kv * (qk + v)
+    return [Work(name="attention", form="attention", cause="attention", flop=2.0 * s.tokens * span * heads * (qk + v), bytes=read, calls=calls)]
+
+
+def _latent_mixer(m: LatentAttention, d: float, s: Shard, calls: float) -> list[Work]:
+    heads, qk = m.heads / s.tp, m.nope_dim + m.rope_dim
+    t = {"calls": calls}
+    works: list[Work] = []
+    if m.q_rank:
+        works += linear("q down", s.tokens, m.q_rank, d, calls=calls, train=s.train, width=s.width)
+    works += linear("q up", s.tokens, heads * qk, m.q_rank or d, calls=calls, train=s.train, width=s.width)
+    works += linear("kv down", s.tokens, m.kv_rank + m.rope_dim, d, calls=calls, train=s.train, width=s.width)
+    span = _span(s, None, False)
+    if m.indexer:
+        works += _indexer(m.indexer, m.q_rank or d, d, s, span, calls)
+        span = np.minimum(span, float(m.indexer.top_k))
+    works += passes("rotary and norms", s.tokens * (m.q_rank + m.kv_rank + heads * (qk + qk + m.v_head_dim)), 4.0, 6.0, train=s.train, **t)
+    if s.decode:
+        absorbed = 2.0 * s.tokens * heads * m.kv_rank * (m.nope_dim + m.v_head_dim)
+        works.append(Work(name="absorbed up", form="gemm", cause="gemm", flop=absorbed, rows=s.tokens, columns=m.kv_rank, depth=m.nope_dim,
+                          bytes=2.0 * heads * m.kv_rank * (m.nope_dim + m.v_head_dim), calls=calls))  # fmt: skip
+        flop = 2.0 * s.tokens * span * heads * (2.0 * m.kv_rank + m.rope_dim)
+        works.append(Work(name="attention", form="attention", cause="attention", flop=flop, bytes=2.0 * s.tokens * span * (m.kv_rank + m.rope_dim),
+                          calls=calls))  # fmt: skip
+    else:
+        works += linear("kv up", s.tokens, heads * (m.nope_dim + m.v_head_dim), m.kv_rank, calls=calls, train=s.train, width=s.width)
+        works += _core(s, span, heads, heads, qk, m.v_head_dim, calls)
+    return works + linear("output", s.tokens, d, heads * m.v_head_dim, calls=calls, train=s.train, width=s.width)
+
+
+def _indexer(index: Indexer, q_width: float, d: float, s: Shard, span: Num, calls: float) -> list[Work]:
+    return [
+        *linear("index projections", s.tokens, index.heads * index.head_dim, q_width, calls=calls, train=s.train, width=s.width),
+        *linear("index key", s.tokens, index.head_dim + index.heads, d, calls=calls, train=s.train, width=s.width),
+        *index_core(s.tokens, span, index.heads, index.head_dim, calls=calls, train=s.train),
+    ]
+
+
+def _linear_mixer(m: LinearAttention, d: float, s: Shard, calls: float) -> list[Work]:
+    keys, values = m.key_heads * m.key_dim / s.tp, m.value_heads * m.value_dim / s.tp
+    return [
+        *linear("qkvz", s.tokens, 2.0 * keys + 2.0 * values + 2.0 * m.value_heads / s.tp, d, calls=calls, train=s.train, width=s.width),
+        *passes("convolution", s.tokens * (2.0 * keys + values), 4.0, 8.0, calls=calls, train=s.train),
+        *delta_core(s.tokens, m.value_heads / s.tp, m.key_dim, m.value_dim, calls=calls, train=s.train),
+        *passes("gated norm", s.tokens * values, 6.0, 10.0, calls=calls, train=s.train),
+        *linear("output", s.tokens, d, values, calls=calls, train=s.train, width=s.width),
+    ]
+
+
+def feed_works(feed: MLP | Experts, d: float, s: Shard, calls: float) -> list[Work]:
+    """List the feed-forward's work; experts see the balanced share of the tokens that their group routes."""
+    if isinstance(feed, MLP):
+        return _mlp(s.tokens, feed.d_ff / s.tp, d, feed.gated, s, calls)
+    pairs = s.tokens / s.tp * feed.top_k * s.etp
+    local = feed.count / s.ep
+    active = np.minimum(local, np.maximum(pairs, 1.0))
+    each = pairs / active
+    up = (2.0 if feed.gated else 1.0) * feed.d_ff / s.etp
+    works = [
+        *linear("router", s.tokens / s.sp, feed.count, d, calls=calls, train=s.train, width=2.0, narrow=False),
+        *passes("permute", pairs * d, 12.0, 12.0, calls=calls, train=s.train, cause="experts"),
+        *linear("expert up", each, up, d, groups=active, form="grouped", cause="experts", calls=calls, train=s.train, width=s.width, local=local),
+        *passes("expert activation", pairs * feed.d_ff / s.etp, 6.0 if feed.gated else 4.0, 10.0, calls=calls, train=s.train, cause="experts"),
+        *linear("expert down", each, d, feed.d_ff / s.etp, groups=active, form="grouped", cause="experts", calls=calls, train=s.train,
+                width=s.width, local=local),
+    ]  # fmt: skip
+    if feed.shared_d_ff:
+        works += _mlp(s.tokens, feed.shared_d_ff / s.tp, d, feed.gated, s, calls)
+    return works
+
+
+def _mlp(tokens: Num, width: Num, d: float, gated: bool, s: Shard, calls: float) -> list[Work]:
+    return [
+        *linear("up", tokens, width * (2.0 if gated else 1.0), d, calls=calls, train=s.train, width=s.width),
+        *passes("activation", tokens * width, 6.0 if gated else 4.0, 10.0 if gated else 6.0, calls=calls, train=s.train),
+        *linear("down", tokens, d, width, calls=calls, train=s.train, width=s.width),
+    ]
+
+
+def block_works(block: Block, d: float, s: Shard) -> list[Work]:
+    """List one block's work: mixer, feed-forward, norms and residual sums, and the quantise pass below 16 bit."""
+    calls = float(block.repeat)
+    works = mixer_works(block.mixer, d, s, calls) + feed_works(block.feed, d, s, calls)
+    works += passes("norms and residuals", s.tokens * d / s.sp, 6.0 * block.norms + 8.0, 10.0 * block.norms + 8.0, calls=calls, train=s.train)
+    return works
+
+
+def quantise_works(works: list[Work], s: Shard) -> list[Work]:
+    """List the passes that turn 16-bit activations into narrow ones, one per forward product."""
+    narrow = np.where(np.asarray(s.width) < 2.0, 1.0, 0.0)
+    elements = sum((w.rows * w.depth * w.calls for w in works if w.form == "gemm" and w.narrow and not w.backward), 0.0 * np.asarray(s.tokens))
+    return passes("quantise", elements * narrow, 3.0, 6.0, calls=1.0, train=s.train)
+
+
+def head_works(model: Model, s: Shard) -> list[Work]:
+    """List the logits, their loss and the embedding, which stand on the ends of a pipeline."""
+    vocab = model.vocab / s.tp
+    works = linear("logits", s.tokens, vocab, model.d_model, calls=1.0, train=s.train, cause="head", narrow=False)
+    works += passes("cross-entropy", s.tokens * vocab, 8.0, 8.0, calls=1.0, train=s.train, cause="head")
+    return works + passes("embedding", s.tokens * model.d_model / s.sp, 4.0, 8.0, calls=1.0, train=s.train, cause="head")
+
+
+def build(model: Model, s: Shard) -> Graph:
+    """Build the graph of a model; MTP layers add one more last block and head each when training."""
+    d = float(model.d_model)
+    works: list[Work] = []
+    for block in model.blocks:
+        works += block_works(block, d, s)
+    heads = head_works(model, s)
+    extra = model.mtp_layers if s.train else 0
+    if extra:
+        last = model.blocks[-1]
+        mtp = Block(mixer=last.mixer, feed=last.feed, repeat=extra, norms=last.norms)
+        works += block_works(mtp, d, s)
+        heads = heads * (1 + extra)
+    works += quantise_works(works, s)
+    routed = [b for b in model.blocks if isinstance(b.feed, Experts)]
+    experts = [b.feed for b in routed if isinstance(b.feed, Experts)]
+    return Graph(
+        works=tuple(works + heads),
+        layers=float(model.layers + extra),
+        d_model=d,
+        routed=float(sum(b.repeat for b in routed)) + (extra if experts and isinstance(model.blocks[-1].feed, Experts) else 0),
+        top_k=float(max((e.top_k for e in experts), default=0)),
+        local_experts=(max((e.count for e in experts), default=0) / s.ep),
+        kv_width=sum(b.repeat * _kv_elements(b.mixer) for b in model.blocks),
+    )
+
+
+def _kv_elements(mixer: Attention | LatentAttention | LinearAttention) -> float:
+    if isinstance(mixer, LinearAttention):
+        return 0.0
+    if isinstance(mixer, LatentAttention):
+        return float(mixer.kv_rank + mixer.rope_dim)
+    return float(mixer.kv_heads * (mixer.head_dim + mixer.v_head_dim))

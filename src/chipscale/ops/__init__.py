@@ -1,0 +1,1 @@
+"""Operators of a workload: shapes in, Work out."""

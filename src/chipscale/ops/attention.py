@@ -1,0 +1,93 @@
+"""Attention cores: everything between the projections."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from chipscale.ops.work import Num, Work
+
+#: FLOP of the backward pass over those of the forward: five products instead of two (flash-attention-2, section 3.1)
+BACKWARD_PRODUCTS = 2.5
+
+
+def mean_span(length: Num, reach: float | None, chunked: bool) -> Num:
+    """Average how many tokens a token of a causal sequence sees.
+
+    s: (s + 1) / 2;  window w: w - w (w - 1) / (2 s);  chunks of c: (c + 1) / 2, c no longer than s.
+
+    Holds when attention is causal and the sequence is one document.
+    Source: mistral-7b, section 2 (sliding window); llama-4 model definition (chunks).
+
+    >>> mean_span(4096.0, None, False)
+    2048.5
+    """
+    if reach is None:
+        return (length + 1.0) / 2.0
+    window = np.minimum(reach, length)
+    if chunked:
+        return (window + 1.0) / 2.0
+    return window - window * (window - 1.0) / (2.0 * length)
+
+
+def softmax_core(name: str, tokens: Num, span: Num, heads: Num, kv_heads: Num, qk_dim: float, v_dim: float, *,
+                 calls: float, train: bool, flash: Num = 1.0) -> list[Work]:  # fmt: skip
+    """Describe scores, softmax and the weighted sum of one rank.
+
+    FLOP = 2 T n h (d_qk + d_v) with T tokens that see n others on average; backward 2.5 times that.
+    bytes = 2 T (h (d_qk + d_v) + h_kv (d_qk + d_v)), and 23 bytes a score element where it is not fused.
+
+    Holds when masked tiles are skipped; unfused kernels compute the full square.
+    Source: flash-attention-2, section 3.1; korthikanti-2022, section 4.1 (unfused score tensors).
+
+    >>> softmax_core("a", 4096.0, 2048.5, 32.0, 8.0, 128.0, 128.0, calls=1.0, train=False)[0].flop
+    137472507904.0
+    """
+    square = (2.0 - flash) * tokens * span * heads
+    moved = 2.0 * tokens * (heads + kv_heads) * (qk_dim + v_dim)
+    unfused = 23.0 * (1.0 - flash) * 2.0 * tokens * span * heads / 3.0
+    flop = 2.0 * square * (qk_dim + v_dim)
+    works = [Work(name=name, form="attention", cause="attention", flop=flop, bytes=moved + unfused, calls=calls, core=True)]
+    if train:
+        backward = BACKWARD_PRODUCTS * flash + 2.0 * (1.0 - flash)
+        works.append(Work(name=name + " backward", form="attention", cause="attention", flop=backward * flop,
+                          bytes=2.0 * moved + 2.0 * unfused, calls=calls, backward=True))  # fmt: skip
+    return works
+
+
+def index_core(tokens: Num, span: Num, heads: Num, dim: float, *, calls: float, train: bool) -> list[Work]:
+    """Describe the scoring of all earlier tokens by the lightning indexer.
+
+    FLOP = 2 T n h_i d_i; backward twice that.
+
+    Holds when scores are summed over index heads after a ReLU, in fp8 or 16 bit.
+    Source: deepseek-v3.2, equation 1.
+
+    >>> index_core(1.0, 1000.0, 64.0, 128.0, calls=1.0, train=False)[0].flop
+    16384000.0
+    """
+    flop = 2.0 * tokens * span * heads * dim
+    works = [Work(name="index", form="attention", cause="attention", flop=flop, bytes=2.0 * tokens * heads * dim, calls=calls)]
+    if train:
+        works.append(Work(name="index backward", form="attention", cause="attention", flop=2.0 * flop, bytes=4.0 * tokens * heads * dim,
+                          calls=calls, backward=True))  # fmt: skip
+    return works
+
+
+def delta_core(tokens: Num, heads: Num, key_dim: float, value_dim: float, *, calls: float, train: bool, chunk: float = 64.0) -> list[Work]:
+    """Describe the chunked gated delta rule, a linear attention.
+
+    FLOP = 2 T h (3 d_k d_v + c (2 d_k + 2 d_v) / 2) for chunks of c; backward twice that.
+
+    Holds when the chunked form is used (training, prefill); a state of d_k x d_v per head replaces the cache.
+    Source: gated-delta-net, section 3.3.
+
+    >>> delta_core(1.0, 1.0, 128.0, 128.0, calls=1.0, train=False)[0].flop
+    131072.0
+    """
+    flop = 2.0 * tokens * heads * (3.0 * key_dim * value_dim + chunk * (key_dim + value_dim))
+    moved = 2.0 * tokens * heads * (2.0 * key_dim + 2.0 * value_dim)
+    works = [Work(name="delta rule", form="attention", cause="attention", flop=flop, bytes=moved, calls=calls, core=True)]
+    if train:
+        works.append(Work(name="delta rule backward", form="attention", cause="attention", flop=2.0 * flop, bytes=2.0 * moved,
+                          calls=calls, backward=True))  # fmt: skip
+    return works

@@ -1,0 +1,151 @@
+"""Plan and PlanTable: degrees by axis, schedule, sharding, recompute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import numpy as np
+import numpy.typing as npt
+
+from chipscale.evidence import EvidenceError
+from chipscale.ops.work import Num
+
+Ints = npt.NDArray[np.int64]
+SHARDING = ("none", "zero1", "zero2", "zero3")
+RECOMPUTE = ("none", "selective", "full")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """One way to spread a training step over chips.
+
+    tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` and `recompute` are positions in
+    `SHARDING` and `RECOMPUTE`; `vpp` is the number of model chunks a stage (interleaving).
+    """
+
+    tp: int = 1
+    pp: int = 1
+    vpp: int = 1
+    cp: int = 1
+    ep: int = 1
+    etp: int = 1
+    dp: int = 1
+    micro_batch: int = 1
+    sharding: int = 1
+    recompute: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"):
+            if getattr(self, name) < 1:
+                raise EvidenceError(f"plan: {name}={getattr(self, name)} must be at least 1")
+        if not (0 <= self.sharding < 4 and 0 <= self.recompute < 3):
+            raise EvidenceError(f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)}")
+        if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
+            raise EvidenceError(f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}")
+
+    @property
+    def chips(self) -> int:
+        return self.tp * self.cp * self.pp * self.dp
+
+    def __str__(self) -> str:
+        degrees = [f"{n}={getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
+        return ",".join([*degrees, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={RECOMPUTE[self.recompute]}"])
+
+
+FIELDS = tuple(f.name for f in fields(Plan))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Degrees:
+    """The fields of Plan as floats or float arrays: what formulas read."""
+
+    tp: Num
+    pp: Num
+    vpp: Num
+    cp: Num
+    ep: Num
+    etp: Num
+    dp: Num
+    micro_batch: Num
+    sharding: Num
+    recompute: Num
+
+    @property
+    def sp(self) -> Num:
+        """Sequence parallelism goes with tensor parallelism."""
+        return self.tp
+
+
+def degrees(plan: Plan | PlanTable) -> Degrees:
+    """Return a plan's, or a table's, degrees as floats."""
+    return Degrees(**{name: np.asarray(getattr(plan, name), dtype=np.float64) for name in FIELDS})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlanTable:
+    """The fields of Plan as int64 arrays of one length, one plan a row."""
+
+    tp: Ints
+    pp: Ints
+    vpp: Ints
+    cp: Ints
+    ep: Ints
+    etp: Ints
+    dp: Ints
+    micro_batch: Ints
+    sharding: Ints
+    recompute: Ints
+
+    def __len__(self) -> int:
+        return len(self.tp)
+
+    def row(self, i: int) -> Plan:
+        """Return row `i` as a Plan."""
+        return Plan(**{name: int(getattr(self, name)[i]) for name in FIELDS})
+
+    def take(self, rows: Ints | slice) -> PlanTable:
+        """Return the table of these rows."""
+        return PlanTable(**{name: getattr(self, name)[rows] for name in FIELDS})
+
+    def blocks(self, size: int) -> Iterator[PlanTable]:
+        """Yield the table in blocks of `size` rows, small enough that temporaries stay in cache."""
+        for start in range(0, len(self), size):
+            yield self.take(slice(start, start + size))
+
+
+def table(plans: list[Plan]) -> PlanTable:
+    """Return the table of these plans."""
+    return PlanTable(**{name: np.array([getattr(p, name) for p in plans], dtype=np.int64) for name in FIELDS})
+
+
+ALIASES = {"mb": "micro_batch", "mbs": "micro_batch", "zero": "sharding", "vp": "vpp"}
+
+
+def parse(text: str, chips: int) -> Plan:
+    """Read "tp=8,pp=16,mb=1,zero=1,recompute=full"; dp follows from `chips` where it is not given.
+
+    Errors: an unknown name, a value that is no whole number, degrees that do not multiply to `chips`.
+    """
+    values: dict[str, int] = {}
+    for part in filter(None, (p.strip() for p in text.split(","))):
+        name, _, value = part.partition("=")
+        name, value = ALIASES.get(name.strip(), name.strip()), value.strip()
+        if name not in FIELDS:
+            raise EvidenceError(f"--plan: unknown degree {name!r}; use {', '.join(FIELDS)} (or mb, zero)")
+        words = {"sharding": SHARDING, "recompute": RECOMPUTE}.get(name, ())
+        if value in words:
+            values[name] = words.index(value)
+        elif value.isdigit() and len(value) < 10:
+            values[name] = int(value)
+        else:
+            raise EvidenceError(f"--plan: {name}={value!r} is not {'one of ' + ', '.join(words) if words else 'a whole number'}")
+    busy = values.get("tp", 1) * values.get("pp", 1) * values.get("cp", 1)
+    if "dp" not in values:
+        if busy == 0 or chips % busy:
+            raise EvidenceError(f"--plan: tp x pp x cp = {busy} does not divide {chips} chips; choose degrees whose product divides them")
+        values["dp"] = chips // busy
+    plan = Plan(**values)
+    if plan.chips != chips:
+        raise EvidenceError(f"--plan: tp x cp x pp x dp = {plan.chips}, but there are {chips} chips; leave dp out or correct a degree")
+    return plan

@@ -1,0 +1,1 @@
+"""Tables, charts and pages: formatting only, no arithmetic."""

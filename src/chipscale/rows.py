@@ -1,0 +1,291 @@
+"""Measured training rows: CSV in, plausible plans out."""
+
+from __future__ import annotations
+
+import csv
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+
+from chipscale.catalog import Catalog
+from chipscale.cost.calibration import Context
+from chipscale.cost.hardware import ENGINE, Hardware, hardware
+from chipscale.evidence import Belief, EvidenceError
+from chipscale.facts.chip import Chip
+from chipscale.facts.framework import Framework
+from chipscale.facts.model import Model
+from chipscale.facts.model_families import from_row
+from chipscale.plan import RECOMPUTE, SHARDING, Plan
+
+Row = Mapping[str, str]
+NEEDED = ("chip", "n_chips", "seq_len", "global_batch")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Guess:
+    """One plausible reading of a row: a plan on a chip, with its weight."""
+
+    weight: float
+    plan: Plan
+    chip: Chip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """A measured row with everything that a prediction needs, or the reason why there is none."""
+
+    key: str
+    labels: Mapping[str, str]
+    seconds: float
+    clean: bool
+    reason: str = ""
+    model: Model | None = None
+    guesses: tuple[Guess, ...] = ()
+    hardware: tuple[Hardware, ...] = ()
+    contexts: tuple[Context, ...] = ()
+    length: float = 0.0
+    batch: float = 0.0
+    precision: str = "bf16"
+    flash: float = 1.0
+    assumed: tuple[str, ...] = ()
+
+
+def read(path: Path) -> list[Row]:
+    """Read a CSV of training rows; a missing column or a broken line is an error that names it."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as problem:
+        raise EvidenceError(f"{path}: cannot be read ({problem}); give a CSV file in UTF-8") from problem
+    try:
+        lines = list(csv.reader(text.splitlines(), strict=True))
+    except csv.Error as problem:
+        raise EvidenceError(f"{path}: malformed CSV ({problem}); quote fields that hold commas or quotes") from problem
+    if len(lines) < 2:
+        raise EvidenceError(f"{path}: holds no rows; give a header line and at least one row")
+    header = [name.strip() for name in lines[0]]
+    missing = [c for c in ("chip", "n_chips", "step_time_s") if c not in header]
+    if missing:
+        raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; the columns are listed in docs/accuracy.md")
+    rows = []
+    for number, line in enumerate(lines[1:], start=1):
+        if len(line) != len(header):
+            raise EvidenceError(f"{path}, data line {number}: {len(line)} fields under {len(header)} columns; quote fields that hold commas")
+        rows.append({**dict(zip(header, (f.strip() for f in line), strict=True)), "_line": str(number)})
+    return rows
+
+
+def number(row: Row, column: str) -> float | None:
+    """Return a positive number of a row, None where it is blank."""
+    text = row.get(column, "")
+    if not text:
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not (0 < value < 1e15):
+        raise EvidenceError(f"row {row.get('row') or row['_line']}, column {column}: {text!r} is not a positive number; correct or blank it")
+    return value
+
+
+def whole(row: Row, column: str) -> int | None:
+    """Return a whole number of a row of at least 1, None where it is blank."""
+    value = number(row, column)
+    if value is None:
+        return None
+    if value != int(value):
+        raise EvidenceError(f"row {row.get('row') or row['_line']}, column {column}: {value:g} is not a whole number; correct or blank it")
+    return int(value)
+
+
+def measured_seconds(row: Row) -> float | None:
+    """Return the step time, from tokens per second where only that is stated."""
+    seconds = number(row, "step_time_s")
+    rate, chips, length, batch = (number(row, c) for c in ("tokens_per_s_per_chip", "n_chips", "seq_len", "global_batch"))
+    if seconds is None and rate and chips and length and batch:
+        return length * batch / (rate * chips)
+    return seconds
+
+
+LINK = re.compile(r"(?:(\d+)\s*x\b[^,;()]*?)?\(?(\d+(?:\.\d+)?)\s*(Gb|GB|gb)(?:it)?(?:/s|ps|/Sec)", re.IGNORECASE)
+
+
+def stated_outer_bandwidth(text: str, node: float) -> float | None:
+    """Read bytes per second, chip and direction out of "8x 400 Gb/s InfiniBand per node"; bits unless written GB."""
+    best = 0.0
+    for part in re.split(r"[;,]", text):
+        if re.search(r"storage|management|ethernet 100|bluefield", part, re.IGNORECASE):
+            continue
+        found = LINK.search(part)
+        if not found:
+            continue
+        count, size = float(found.group(1) or 1), float(found.group(2))
+        bytes_each = size * 1e9 if found.group(3) == "GB" else size * 1e9 / 8
+        per_node = bool(found.group(1)) or "per node" in part.lower()
+        best = max(best, bytes_each * count / (node if per_node else 1.0))
+    return best or None
+
+
+def precision_of(row: Row) -> str:
+    """Return the row's matmul precision, blank meaning bf16."""
+    name = row.get("precision", "").lower() or "bf16"
+    name = {"mixed": "bf16", "amp": "bf16", "fp8_e4m3": "fp8", "fp4": "nvfp4"}.get(name, name)
+    if name not in ENGINE:
+        raise EvidenceError(f"row {row.get('row') or row['_line']}, column precision: {name!r} is unknown; use one of {', '.join(ENGINE)}")
+    return name
+
+
+def _choices(stated: int | None, options: Sequence[int], name: str, assumed: list[str]) -> list[tuple[int, float]]:
+    if stated is not None:
+        return [(stated, 1.0)]
+    options = list(dict.fromkeys(options)) or [1]
+    if len(options) > 1 or options[0] != 1:
+        assumed.append(f"{name} in {'/'.join(map(str, options))}")
+    return [(o, 1.0 / len(options)) for o in options]
+
+
+def _recomputes(row: Row, framework: Framework, assumed: list[str]) -> list[tuple[int, float]]:
+    stated = row.get("recompute", "").lower()
+    if stated in RECOMPUTE:
+        return [(RECOMPUTE.index(stated), 1.0)]
+    if stated == "modules":
+        assumed.append("recompute of modules counts as selective")
+        return [(1, 1.0)]
+    if stated == "none-stated":
+        assumed.append("recompute none (0.8) or selective (0.2)")
+        return [(0, 0.8), (1, 0.2)]
+    weights = [(RECOMPUTE.index(name), w) for name, w in framework.recompute]
+    assumed.append("recompute " + " or ".join(f"{RECOMPUTE[c]} ({w:g})" for c, w in weights))
+    return weights
+
+
+def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
+    stated = row.get("sharding", "").lower()
+    if stated in SHARDING:
+        return SHARDING.index(stated)
+    assumed.append(f"sharding {framework.sharding}")
+    return SHARDING.index(framework.sharding)
+
+
+def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tuple[int, float]]:
+    stated = whole(row, "vpp")
+    if "dualpipe" in row.get("overlap_as_stated", "").lower():
+        assumed.append("DualPipe taken as an interleave of 2 with expert traffic overlapped")
+        stated = stated or 2
+    if pp == 1:
+        return [(1, 1.0)]
+    options = [v for v in (1, 2, 4, 8) if v == 1 or layers // pp >= v]
+    return _choices(stated, options[:3], "interleave", assumed)
+
+
+def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, assumed: list[str]) -> list[tuple[Plan, float]]:
+    """List the plans that a row may have run, weights summing to 1."""
+    tps = _choices(whole(row, "tp"), [t for t in (1, 2, 4, 8) if chips % t == 0 and (model.blocks[0].mixer.__class__ and t <= chips)][:4]
+                   if not whole(row, "tp") else [], "tp", assumed)  # fmt: skip
+    pps = _choices(whole(row, "pp"), [p for p in (1, 2, 4, 8) if chips % p == 0 and p <= model.layers], "pp", assumed)
+    cp, etp = whole(row, "cp") or 1, whole(row, "etp") or 1
+    recomputes, sharding = _recomputes(row, framework, assumed), _shardings(row, framework, assumed)
+    found: list[tuple[Plan, float]] = []
+    for (tp, w_tp), (pp, w_pp), (recompute, w_r) in product(tps, pps, recomputes):
+        if chips % (tp * pp * cp):
+            continue
+        dp = chips // (tp * pp * cp)
+        each = batch / dp
+        micro = _choices(whole(row, "micro_batch"), [m for m in (1, 2, 4) if each >= m and each % m == 0], "micro-batch", [])
+        for (mb, w_m), (vpp, w_v) in product(micro, _interleaves(row, pp, model.layers, [])):
+            ep = whole(row, "ep") or 1
+            if (tp * cp * dp) % (ep * etp):
+                continue
+            plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute)
+            found.append((plan, w_tp * w_pp * w_r * w_m * w_v))
+    _choices(whole(row, "micro_batch"), (1, 2, 4), "micro-batch", assumed)
+    if any(p.pp > 1 for p, _ in found):
+        _interleaves(row, 2, 8, assumed)
+    total = sum(w for _, w in found)
+    return [(p, w / total) for p, w in found]
+
+
+def flags(row: Row) -> tuple[str, ...]:
+    """Return what a row states about overlap, CUDA graphs and the expert dispatcher."""
+    text = row.get("overlap_as_stated", "").lower()
+    found = []
+    if "tp_comm_overlap" in text or "async tp" in text or re.search(r"\btp\b.*overlap", text):
+        found.append("tp_overlap")
+    if "full_cuda_graph" in text or "full_iteration" in text:
+        found.append("full_graph")
+    elif "cuda_graph" in text:
+        found.append("part_graph")
+    if "hybridep" in text or "deepep" in text:
+        found.append("fused_dispatch")
+    if "a2a_overlap" in text or "a2a overlap" in text or "dualpipe" in text:
+        found.append("ep_overlap")
+    if "compile" in text:
+        found.append("compiled")
+    return tuple(found)
+
+
+def _chips_of(catalog: Catalog, name: str, assumed: list[str]) -> list[tuple[Chip, float]]:
+    chip = catalog.chip(name)
+    if isinstance(chip, Belief):
+        assumed.append("chip " + " or ".join(f"{h.value.id} ({h.weight:g})" for h in chip.hypotheses))
+        return [(h.value, h.weight) for h in chip.hypotheses]
+    return [(chip, 1.0)]
+
+
+def row_hardware(catalog: Catalog, chip: Chip, row: Row, precision: str) -> Hardware:
+    """Return the chip on its usual cluster, with the links that the row states."""
+    found = hardware(chip, catalog.cluster_for(chip), precision)
+    node = number(row, "chips_per_node") or float(found.node)
+    stated = stated_outer_bandwidth(row.get("inter_node_link", ""), node)
+    return replace(found, outer_bandwidth=stated) if stated else found
+
+
+def understand(row: Row, catalog: Catalog) -> Measured:
+    """Turn a row into plausible plans with hardware; what cannot be predicted carries its reason."""
+    key = row.get("row") or row["_line"]
+    seconds = measured_seconds(row)
+    clean = row.get("complete", "yes") != "no" and not row.get("doubt") and not row.get("token_dropping")
+    precision = precision_of(row)
+    labels = {"chip": row["chip"], "source_group": row.get("source_group", ""), "architecture": row.get("architecture", ""),
+              "precision": precision, "framework": row.get("framework", "")}  # fmt: skip
+    missing = [c for c in NEEDED if not row.get(c)]
+    if seconds is None or missing:
+        return Measured(key=key, labels=labels, seconds=seconds or math.nan, clean=False, reason=f"{', '.join(missing) or 'step_time_s'} is blank")
+    assumed: list[str] = []
+    try:
+        model, notes = from_row(row)
+        assumed += notes
+        framework = catalog.framework_matching(row.get("framework", ""))
+        chips, batch = whole(row, "n_chips") or 1, whole(row, "global_batch") or 1
+        found = plans(row, model, framework, chips, batch, assumed)
+        if not found:
+            raise EvidenceError("no plan with these degrees multiplies to n_chips")
+        kinds = _chips_of(catalog, row["chip"], assumed)
+        guesses = [Guess(weight=w * wc, plan=p, chip=c) for (p, w), (c, wc) in product(found, kinds)]
+        hw = tuple(row_hardware(catalog, g.chip, row, precision) for g in guesses)
+    except EvidenceError as problem:
+        return Measured(key=key, labels=labels, seconds=seconds, clean=clean, reason=str(problem))
+    contexts = tuple(
+        Context(family=g.chip.family, vendor=g.chip.vendor.lower(), framework=framework.id, precision=precision, flags=flags(row),
+                source=row.get("source_group", ""), watts_per_tflop=float(h.power) / float(h.peak16) * 1e12)
+        for g, h in zip(guesses, hw, strict=True)
+    )  # fmt: skip
+    notes_text = (row.get("notes", "") + " " + row.get("recompute_as_stated", "")).lower()
+    flash = 0.0 if re.search(r"without flash|flash attention false|flash attention n/a|no flash", notes_text) else 1.0
+    return Measured(key=key, labels={**labels, "size": size_label(model)}, seconds=seconds, clean=clean, model=model, guesses=tuple(guesses), hardware=hw,
+                    contexts=contexts, length=number(row, "seq_len") or 0.0, batch=float(batch), precision=precision, flash=flash,
+                    assumed=tuple(dict.fromkeys(assumed)))  # fmt: skip
+
+
+def size_label(model: Model) -> str:
+    """Return a model's size class by parameters in all."""
+    from chipscale.facts.parameters import parameters
+
+    billions = parameters(model).total / 1e9
+    for limit in (1, 5, 20, 100, 400):
+        if billions < limit:
+            return f"below {limit} B"
+    return "400 B and more"

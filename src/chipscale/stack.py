@@ -1,0 +1,131 @@
+"""Stack: many measured rows, each with its guesses, as one flat problem on arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
+
+import numpy as np
+
+from chipscale.cost.calibration import Design, design
+from chipscale.cost.constants import Constants
+from chipscale.cost.hardware import WIDTH, Hardware
+from chipscale.cost.roofline import seconds
+from chipscale.facts.model import Model
+from chipscale.graph import Graph, Shard, build
+from chipscale.ops.work import Cause, Num, Work
+from chipscale.plan import Degrees, Plan
+from chipscale.rows import Measured
+from chipscale.simulators.closed_form import simulate
+from chipscale.step import Sizes, Step, Times, sizes
+
+T = TypeVar("T", Hardware, Constants)
+CAUSE_NAMES: tuple[Cause, ...] = ("gemm", "experts", "attention", "elementwise", "head")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Works of one form and direction from all guesses; `owner` is the guess that each belongs to."""
+
+    work: Work
+    owner: np.ndarray
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack:
+    """All guesses of all rows; `row` is the row of each guess and `weight` its prior weight."""
+
+    bundles: tuple[Bundle, ...]
+    degrees: Degrees
+    sizes: Sizes
+    hardware: Hardware
+    design: Design
+    row: np.ndarray
+    weight: np.ndarray
+    log_measured: np.ndarray
+
+    def step(self, theta: np.ndarray) -> Step:
+        """Return the step of every guess under these coefficients."""
+        k = self.design.constants(theta)
+        return simulate(self.times(k), self.sizes, self.degrees, self.hardware, k)
+
+    def times(self, k: Constants) -> Times:
+        """Cost all bundles and sum them by guess and cause."""
+        n = len(self.row)
+        cause = {name: np.zeros(n) for name in CAUSE_NAMES}
+        forward, core = np.zeros(n), np.zeros(n)
+        for bundle in self.bundles:
+            cost = seconds(bundle.work, gathered(self.hardware, bundle.owner), gathered(k, bundle.owner))
+            total = np.bincount(bundle.owner, weights=np.broadcast_to(cost, bundle.owner.shape), minlength=n)
+            cause[bundle.work.cause] += total
+            if not bundle.work.backward and bundle.work.cause != "head":
+                forward += total
+                core += total * float(bundle.work.core)
+        return Times(forward=forward, core=core, **cause)
+
+    def log_seconds(self, theta: np.ndarray) -> np.ndarray:
+        """Return each row's log step time: the weighted mean over its guesses."""
+        logs = np.log(self.step(theta).seconds)
+        return np.bincount(self.row, weights=self.weight * logs, minlength=len(self.log_measured))
+
+
+def gathered(value: T, index: np.ndarray) -> T:
+    """Return the same noun with every array field taken at `index`."""
+    return replace(value, **{f.name: np.asarray(getattr(value, f.name))[index] for f in fields(value)})
+
+
+def _degrees(plans: Sequence[Plan]) -> Degrees:
+    return Degrees(**{f.name: np.array([float(getattr(p, f.name)) for p in plans]) for f in fields(Degrees)})
+
+
+def _columns(values: Sequence[Hardware]) -> Hardware:
+    return Hardware(**{f.name: np.array([float(getattr(v, f.name)) for v in values]) for f in fields(Hardware)})
+
+
+def _size_columns(values: Sequence[Sizes]) -> Sizes:
+    return Sizes(**{f.name: np.array([float(getattr(v, f.name)) for v in values]) for f in fields(Sizes)})
+
+
+def graph_of(model: Model, plan: Plan, length: float, precision: str, flash: float) -> Graph:
+    """Build the training graph of one plan."""
+    shard = Shard(length=length, tokens=plan.micro_batch * length / plan.cp, tp=float(plan.tp), sp=float(plan.tp), ep=float(plan.ep), etp=float(plan.etp),
+                  width=WIDTH[precision], flash=flash)  # fmt: skip
+    return build(model, shard)
+
+
+def _bundles(graphs: Sequence[Graph]) -> tuple[Bundle, ...]:
+    groups: dict[tuple[str, str, bool, bool, bool], list[tuple[int, Work]]] = {}
+    for owner, graph in enumerate(graphs):
+        for work in graph.works:
+            groups.setdefault((work.form, work.cause, work.narrow, work.backward, work.core), []).append((owner, work))
+    return tuple(Bundle(work=_joined([w for _, w in members]), owner=np.array([o for o, _ in members])) for members in groups.values())
+
+
+def _joined(works: Sequence[Work]) -> Work:
+    numbers: Mapping[str, Num] = {
+        name: np.array([float(getattr(w, name) if name != "calls" else 1.0) * (w.calls if name in ("flop", "bytes") else 1.0) for w in works])
+        for name in ("flop", "bytes", "rows", "columns", "depth")
+    }
+    return replace(works[0], name="bundle", calls=1.0, local=0.0, **numbers)
+
+
+def stack(rows: Sequence[Measured], coefficients: Sequence[str] | None = None) -> Stack:
+    """Stack the rows that were understood."""
+    pairs = [(i, row, g) for i, row in enumerate(rows) for g in range(len(row.guesses))]
+    graphs, all_sizes = [], []
+    for _, row, g in pairs:
+        assert row.model is not None
+        graph = graph_of(row.model, row.guesses[g].plan, row.length, row.precision, row.flash)
+        graphs.append(graph)
+        all_sizes.append(sizes(row.model, graph, length=row.length, batch=row.batch))
+    return Stack(
+        bundles=_bundles(graphs),
+        degrees=_degrees([row.guesses[g].plan for _, row, g in pairs]),
+        sizes=_size_columns(all_sizes),
+        hardware=_columns([row.hardware[g] for _, row, g in pairs]),
+        design=design([row.contexts[g] for _, row, g in pairs], coefficients),
+        row=np.array([i for i, _, _ in pairs], dtype=np.int64),
+        weight=np.array([row.guesses[g].weight for _, row, g in pairs]),
+        log_measured=np.log(np.array([row.seconds for row in rows])),
+    )

@@ -1,0 +1,95 @@
+"""Step: what one training step costs, and where the time goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from chipscale.cost.constants import Constants
+from chipscale.cost.hardware import Hardware
+from chipscale.facts.model import Experts, Model
+from chipscale.facts.parameters import parameters
+from chipscale.graph import Graph
+from chipscale.ops.work import Num
+from chipscale.plan import Degrees
+
+#: causes of a step's time, in the order in which they are shown
+CAUSES = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "host", "tp", "ep", "cp", "pp", "bubble", "imbalance",
+          "fsdp", "dp", "optimizer", "fixed")  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sizes:
+    """The sizes of a model that traffic and memory need: parameters by where they live, layers, widths.
+
+    `gathers` counts tensor-parallel gathers of one forward pass, `routed` expert layers.
+    """
+
+    dense: Num
+    experts: Num
+    ends: Num
+    layers: Num
+    d_model: Num
+    routed: Num
+    top_k: Num
+    expert_count: Num
+    shared: Num
+    kv_width: Num
+    tokens: Num
+    batch: Num
+    fp8_state: Num = 0.0
+    exchange_width: Num = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """Seconds of one micro-batch through the whole model on one rank, by cause; `forward` and `core` are what recompute repeats."""
+
+    gemm: Num
+    experts: Num
+    attention: Num
+    elementwise: Num
+    head: Num
+    forward: Num
+    core: Num
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """Seconds of a step by cause; `parts` are in the order of `CAUSES` and sum to `seconds`."""
+
+    parts: tuple[Num, ...]
+
+    @property
+    def seconds(self) -> Num:
+        total: Num = 0.0
+        for part in self.parts:
+            total = total + part
+        return total
+
+
+class Simulator(Protocol):
+    """Anything that turns the times of a micro-batch and a plan into a step."""
+
+    def __call__(self, times: Times, sizes: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Step: ...
+
+
+def sizes(model: Model, graph: Graph, *, length: float, batch: float) -> Sizes:
+    """Collect a model's sizes for one job of `batch` sequences of `length` tokens."""
+    count = parameters(model)
+    experts = [b.feed for b in model.blocks if isinstance(b.feed, Experts)]
+    ends = count.embedding + count.head
+    return Sizes(
+        dense=float(count.total - count.experts_routed - ends),
+        experts=float(count.experts_routed),
+        ends=float(ends),
+        layers=graph.layers,
+        d_model=graph.d_model,
+        routed=graph.routed,
+        top_k=graph.top_k,
+        expert_count=float(max((e.count for e in experts), default=0)),
+        shared=float(any(e.shared_d_ff for e in experts)),
+        kv_width=graph.kv_width,
+        tokens=length,
+        batch=batch,
+    )
