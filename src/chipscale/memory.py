@@ -53,13 +53,13 @@ def holds(model: Model) -> Holds:
     d = float(model.d_model)
     split = whole = routed = 0.0
     for block in model.blocks:
-        s, r = _block(block)
-        split, routed = split + block.repeat * s, routed + block.repeat * r * (1.0 if not isinstance(block.feed, MLP) else 0.0)
+        kept, copies = _block(block, d)
+        split, routed = split + block.repeat * kept, routed + block.repeat * copies
         whole += block.repeat * 4.0 * d
     return Holds(split=split, whole=whole, routed=routed, d_model=d, layers=float(model.layers), head=float(model.vocab))
 
 
-def _block(block: Block) -> tuple[float, float]:
+def _block(block: Block, d: float) -> tuple[float, float]:
     m, f = block.mixer, block.feed
     if isinstance(m, Attention):
         mixed = 2.0 * m.heads * m.head_dim + 2.0 * m.kv_heads * m.head_dim
@@ -69,10 +69,10 @@ def _block(block: Block) -> tuple[float, float]:
         mixed = 2.0 * m.key_heads * m.key_dim + 4.0 * m.value_heads * m.value_dim
     if isinstance(f, MLP):
         return mixed + f.d_ff * (3.0 if f.gated else 2.0), 0.0
-    return mixed + f.shared_d_ff * 3.0, f.top_k * f.d_ff * (3.0 if f.gated else 2.0)
+    return mixed + f.shared_d_ff * 3.0, f.top_k * (2.0 * d + f.d_ff * (3.0 if f.gated else 2.0))
 
 
-def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, d_top_k: Num, *, master: float = 12.0) -> Need:
+def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, *, master: float = 12.0) -> Need:
     """Count the bytes on the fullest chip of a training plan.
 
     weights 2 P, gradients 4 P, optimizer 12 P, each over the ranks that its ZeRO stage shards; activations 2 bytes an element
@@ -88,7 +88,7 @@ def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, d_top_k
     def shared(stage: float) -> Num:
         return np.where(plan.sharding >= stage, dense / wide + experts / narrow, dense + experts)
 
-    layer = (h.split / plan.tp + h.whole / plan.tp + (h.routed + d_top_k) / plan.tp) / h.layers
+    layer = (h.split + h.whole + h.routed) / plan.tp / h.layers
     kept = np.where(plan.recompute == 2.0, h.d_model / plan.tp, layer)
     flight = np.where(plan.vpp > 1.0, 1.0 + (plan.pp - 1.0) / (plan.pp * plan.vpp), 1.0) * h.layers
     live = np.where(plan.recompute == 2.0, layer, 0.0)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from chipscale.cost.constants import Constants
@@ -41,32 +39,30 @@ def recompute_seconds(t: Times, plan: Degrees) -> Num:
     return np.where(plan.recompute == 2.0, t.forward, np.where(plan.recompute == 1.0, t.core, 0.0))
 
 
-def tensor_seconds(size: Sizes, plan: Degrees, tokens: Num, hardware: Hardware, constants: Constants) -> Num:
-    """Cost the tensor-parallel gathers and scatters of one micro-batch, forward and backward, all layers.
+def tensor_seconds(size: Sizes, plan: Degrees, tokens: Num, passes: Num, hardware: Hardware, constants: Constants) -> Num:
+    """Cost the tensor-parallel gathers and scatters of one micro-batch, all layers.
 
-    (2 L + 2 (L - L_moe) + 2 L_shared) (2.5 + r) gathers of 2 T d bytes, r = 1 under full recompute.
+    (2 L + 2 (L - L_moe) + 2 L_shared) n gathers of 2 T d bytes; n = 1 forward, 1.5 more backward, 1 more under full recompute.
 
     Holds when sequence parallelism goes with tensor parallelism; routed experts are reached by the dispatch instead.
     Source: korthikanti-2022, section 4.2.2.
     """
     count = 4.0 * size.layers - 2.0 * size.routed * (1.0 - size.shared)
-    again = 2.5 + (plan.recompute == 2.0)
     group = spread(plan.tp, 1.0, hardware.inner_size)
-    return (plan.tp > 1.0) * count * again * gather_seconds(2.0 * tokens * size.d_model, group, hardware, constants)
+    return (plan.tp > 1.0) * count * passes * gather_seconds(2.0 * tokens * size.d_model, group, hardware, constants)
 
 
-def expert_seconds(size: Sizes, plan: Degrees, tokens: Num, hardware: Hardware, constants: Constants) -> Num:
-    """Cost dispatch and combine of one micro-batch, forward and backward, all expert layers.
+def expert_seconds(size: Sizes, plan: Degrees, tokens: Num, passes: Num, hardware: Hardware, constants: Constants) -> Num:
+    """Cost dispatch and combine of one micro-batch, all expert layers.
 
-    L_moe (4 + 2 r) exchanges of w T / t k d bytes; each rank holds T / t tokens and sends k copies.
+    2 n L_moe exchanges of w T / t k d bytes; each rank holds T / t tokens and sends k copies; n = 1 forward, 1 backward, 1 recomputed.
 
     Holds when routing is balanced and no copy is saved by going to the same node.
     Source: deepseek-v3, section 3.2.2; deepep, README.
     """
     volume = size.exchange_width * tokens / plan.tp * size.top_k * size.d_model * plan.etp
     group = spread(plan.ep, plan.etp, hardware.inner_size)
-    again = 4.0 + 2.0 * (plan.recompute == 2.0)
-    return (plan.ep > 1.0) * size.routed * again * exchange_seconds(volume, group, hardware, constants)
+    return (plan.ep > 1.0) * size.routed * 2.0 * passes * exchange_seconds(volume, group, hardware, constants)
 
 
 def context_seconds(size: Sizes, plan: Degrees, tokens: Num, hardware: Hardware, constants: Constants) -> Num:
@@ -104,10 +100,8 @@ def data_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Cons
     dense, experts = shard_parameters(size, plan)
     wide = spread(plan.cp * plan.dp, plan.tp, hardware.inner_size)
     narrow = spread(np.maximum(plan.tp * plan.cp * plan.dp / (plan.ep * plan.etp), 1.0), plan.ep * plan.etp, hardware.inner_size)
-    each: Callable[[float], Num] = lambda b: gather_seconds(b * dense, wide, hardware, constants) + (experts > 0) * gather_seconds(  # noqa: E731
-        b * experts, narrow, hardware, constants
-    )
-    return each(gather + scatter)
+    moved = gather + scatter
+    return gather_seconds(moved * dense, wide, hardware, constants) + gather_seconds(moved * experts, narrow, hardware, constants)
 
 
 def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Num:
@@ -150,8 +144,9 @@ def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants
     again = recompute_seconds(t, plan)
     local = np.where(size.expert_count > 0, size.expert_count / plan.ep, 0.0)
     host = k.host * size.layers * (1.0 + (plan.recompute == 2.0) / 3.0) + k.host_expert * size.routed * local
-    tp = k.tp * tensor_seconds(size, plan, tokens, hardware, k)
-    ep = k.ep * expert_seconds(size, plan, tokens, hardware, k)
+    full = 1.0 * (plan.recompute == 2.0)
+    tp = k.tp * tensor_seconds(size, plan, tokens, 2.5 + full, hardware, k)
+    ep = k.ep * expert_seconds(size, plan, tokens, 2.0 + full, hardware, k)
     cp = k.cp * context_seconds(size, plan, tokens, hardware, k)
     hop = pass_seconds(2.0 * tokens * size.d_model / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k)
     layered = t.gemm + t.experts + t.attention + t.elementwise + again + host + tp + ep + cp
