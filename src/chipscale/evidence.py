@@ -63,7 +63,9 @@ class Source:
 class Fact:
     """One value of one quantity in SI units, `low <= value <= high`, with its source.
 
-    `sense` says how it is to be read: dense or sparse, one-way or two-way.
+    `sense` says how it is to be read: dense or sparse, one-way or two-way. `rejected` is the reason why a known error
+    does not count; it stays visible. `rejected` states why a fact is known to
+    be wrong or about something else: it stays visible and widens nothing.
     """
 
     quantity: str
@@ -75,6 +77,7 @@ class Fact:
     per: Per = "package"
     sense: str = ""
     note: str = ""
+    rejected: str = ""
 
     def __post_init__(self) -> None:
         if not (0 <= self.low <= self.value <= self.high < float("inf")):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from chipscale.evidence import EvidenceError
@@ -135,3 +136,23 @@ class Model:
     @property
     def layers(self) -> int:
         return sum(b.repeat for b in self.blocks)
+
+    @property
+    def kinds(self) -> tuple[Block, ...]:
+        """The blocks merged by kind, order lost: what sums over layers need."""
+        count: dict[Block, int] = {}
+        for b in self.blocks:
+            key = replace(b, repeat=1)
+            count[key] = count.get(key, 0) + b.repeat
+        return tuple(replace(b, repeat=n) for b, n in count.items())
+
+
+def merged(layers: Iterable[Block]) -> tuple[Block, ...]:
+    """Merge equal neighbours of a depth-ordered list of blocks."""
+    blocks: list[Block] = []
+    for layer in layers:
+        if blocks and replace(blocks[-1], repeat=1) == replace(layer, repeat=1):
+            blocks[-1] = replace(layer, repeat=blocks[-1].repeat + layer.repeat)
+        else:
+            blocks.append(layer)
+    return tuple(blocks)

@@ -1,0 +1,356 @@
+"""data/ -> facts: the one way in from disk."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from chipscale.evidence import SPREAD, Belief, EvidenceError, Fact, Hypothesis, Kind, Per, Source
+from chipscale.facts.chip import QUANTITIES, Chip
+from chipscale.facts.cluster import Cluster, Tier, Topology
+from chipscale.facts.config_json import read_file
+from chipscale.facts.framework import Framework
+from chipscale.facts.job import Job, Phase
+from chipscale.facts.model import Model
+from chipscale.units import parse
+
+T = TypeVar("T")
+RANK = {kind: i for i, kind in enumerate(Kind)}
+
+
+class _Border(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class FactFile(_Border):
+    quantity: str
+    value: str
+    source: str
+    low: str | None = None
+    high: str | None = None
+    per: Per = "package"
+    sense: str = ""
+    note: str = ""
+    chosen: bool = False
+    rejected: str = ""
+
+
+class HypothesisFile(_Border):
+    key: str
+    title: str
+    weight: float = Field(gt=0, le=1)
+    reason: str = Field(min_length=1)
+    chip: str = ""
+    family: str = ""
+    cluster: str = ""
+    fact: list[FactFile] = []
+
+
+class ChipFile(_Border):
+    id: str
+    name: str
+    vendor: str
+    family: str
+    cluster: str
+    aliases: list[str] = []
+    released: str = ""
+    notes: list[str] = []
+    fact: list[FactFile] = []
+    hypothesis: list[HypothesisFile] = []
+
+
+class SourceFile(_Border):
+    where: str = Field(min_length=1)
+    kind: Kind = Field(strict=False)
+    date: str = ""
+    licence: str = ""
+
+
+class TierFile(_Border):
+    name: str
+    size: int = Field(ge=1, le=10**8)
+    bandwidth: str
+    source: str
+    latency: str
+    topology: Topology
+    oversubscription: float = Field(default=1.0, ge=1)
+    low: str | None = None
+    high: str | None = None
+    latency_source: str = ""
+
+
+class ClusterFile(_Border):
+    id: str
+    name: str
+    chip: str
+    node: int = Field(ge=1, le=10**6)
+    tier: list[TierFile] = Field(min_length=1)
+    notes: list[str] = []
+
+
+class JobFile(_Border):
+    id: str
+    title: str
+    phase: Phase
+    model: str
+    chips: int = Field(ge=1, le=10**7)
+    length: int = Field(ge=1, le=10**8)
+    batch: int = Field(ge=1, le=10**9)
+    tokens: str = ""
+    precisions: list[str] = Field(min_length=1)
+    source: str = ""
+
+
+class FrameworkFile(_Border):
+    id: str
+    name: str
+    matches: list[str]
+    sharding: str
+    recompute: dict[str, float]
+    master_bytes: float = Field(gt=0, strict=False)
+    gradient_bytes: float = Field(gt=0, strict=False)
+    overlaps: list[str]
+    source: str
+    date: str
+
+
+B = TypeVar("B", bound=_Border)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; malformed text is an error with its line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise EvidenceError(f"{path}: cannot be read ({problem})") from problem
+    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+        raise EvidenceError(f"{path}: malformed TOML: {problem}; correct that line") from problem
+
+
+def checked(shape: type[B], table: dict[str, Any], path: Path) -> B:
+    """Check a table against its shape; every bad field is named in one message."""
+    try:
+        return shape.model_validate(table)
+    except ValidationError as problem:
+        first = problem.errors()
+        bad = "; ".join(f"field {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg'].lower()}" for e in first[:4])
+        raise EvidenceError(f"{path}: {bad}; docs/add-a-chip.md lists the fields") from problem
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What is known, by id: files are read when they are asked for. `folders` are searched last to first."""
+
+    folders: tuple[Path, ...]
+    memo: dict[tuple[str, str], Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def _once(self, kind: str, id: str, make: Callable[[], T]) -> T:
+        if (kind, id) not in self.memo:
+            self.memo[kind, id] = make()
+        found: T = self.memo[kind, id]
+        return found
+
+    def files(self, kind: str, suffix: str = ".toml") -> dict[str, Path]:
+        """Map ids to files of a kind; a later folder's file replaces an earlier one's."""
+        return self._once("files", kind + suffix, lambda: {p.stem.replace("--", "/"): p for f in self.folders for p in sorted((f / kind).glob("*" + suffix))})
+
+    def _path(self, kind: str, name: str, suffix: str = ".toml") -> Path:
+        files = self.files(kind, suffix)
+        if name in files:
+            return files[name]
+        close = difflib.get_close_matches(name.lower(), {n.lower(): n for n in files}, n=3, cutoff=0.4)
+        same = {n.lower(): n for n in files}
+        hint = f"; did you mean {' or '.join(same[c] for c in close)}?" if close else ""
+        raise EvidenceError(f"unknown {kind.rstrip('s')} {name!r}{hint} (chipscale {kind} lists them)")
+
+    def source(self, key: str, where: Path) -> Source:
+        """Return a source by key, or refuse a fact that has none."""
+        sources = self._once("sources", "", self._sources)
+        if key not in sources:
+            raise EvidenceError(f"{where}: source {key!r} is not in sources/*.toml; add it there with where, kind and date")
+        return sources[key]
+
+    def _sources(self) -> dict[str, Source]:
+        found: dict[str, Source] = {}
+        for folder in self.folders:
+            for path in sorted((folder / "sources").glob("*.toml")):
+                for key, table in read_toml(path).items():
+                    if not isinstance(table, dict):
+                        raise EvidenceError(f"{path}: {key} must be a table with where, kind and date")
+                    s = checked(SourceFile, table, path)
+                    found[key] = Source(key=key, where=s.where, kind=s.kind, date=s.date, licence=s.licence)
+        return found
+
+    def aliases(self) -> dict[str, str]:
+        """Map lower-case names and aliases to chip ids."""
+        return self._once("aliases", "", self._aliases)
+
+    def _aliases(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for id, path in self.files("chips").items():
+            line = re.search(r"^aliases = \[(.*)\]", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
+            for alias in re.findall(r'"([^"]*)"', line.group(1)) if line else []:
+                found.setdefault(alias.lower(), id)
+        return {**found, **{id.lower(): id for id in self.files("chips")}}
+
+    def chip(self, name: str) -> Chip | Belief[Chip]:
+        """Return a chip, or a belief over chips, by id or alias."""
+        id = self.aliases().get(name.lower())
+        if id is None:
+            known = self.aliases()
+            close = difflib.get_close_matches(name.lower(), known, n=3, cutoff=0.5)
+            hint = f"; did you mean {' or '.join(dict.fromkeys(known[c] for c in close))}?" if close else ""
+            raise EvidenceError(f"unknown chip {name!r}{hint} (chipscale chips lists them; --catalog DIR adds your own)")
+        return self._once("chip", id, lambda: self._chip(id))
+
+    def _chip(self, id: str) -> Chip | Belief[Chip]:
+        path = self.files("chips")[id]
+        f = checked(ChipFile, read_toml(path), path)
+        if f.id != id:
+            raise EvidenceError(f"{path}: field id is {f.id!r}, but the file is named {id!r}; make them equal")
+        if not f.hypothesis:
+            return Chip(id=id, name=f.name, vendor=f.vendor, family=f.family, facts=self._facts(f.fact, path), released=f.released, cluster=f.cluster, notes=tuple(f.notes))
+        return Belief(hypotheses=tuple(self._hypothesis(f, h, path) for h in f.hypothesis))
+
+    def _hypothesis(self, f: ChipFile, h: HypothesisFile, path: Path) -> Hypothesis[Chip]:
+        if h.chip:
+            found = self.chip(h.chip)
+            if isinstance(found, Belief):
+                raise EvidenceError(f"{path}: hypothesis {h.key} names {h.chip}, itself a belief; name a chip")
+            value = found
+        else:
+            value = Chip(id=f"{f.id}={h.key}", name=f"{f.name} ({h.key})", vendor=f.vendor, family=h.family or f.family, facts=self._facts(h.fact, path), cluster=h.cluster or f.cluster)
+        return Hypothesis(key=h.key, title=h.title, weight=h.weight, reason=h.reason, value=value)
+
+    def _facts(self, files: list[FactFile], path: Path) -> dict[str, tuple[Fact, ...]]:
+        groups: dict[str, list[tuple[bool, Fact]]] = {}
+        for f in files:
+            groups.setdefault(f.quantity, []).append((f.chosen, self._fact(f, path)))
+        return {quantity: chosen_first(facts) for quantity, facts in groups.items()}
+
+    def _fact(self, f: FactFile, path: Path) -> Fact:
+        unit = QUANTITIES.get(f.quantity, "FLOP/s" if f.quantity.endswith("_matmul") else "1")
+        try:
+            value = parse(f.value, unit)
+            low, high = (parse(t, unit) if t is not None else value for t in (f.low, f.high))
+            if value <= 0:
+                raise EvidenceError("must be positive; leave out what is not known")
+            return Fact(quantity=f.quantity, value=value, low=low, high=high, unit=unit, source=self.source(f.source, path), per=f.per, sense=f.sense, note=f.note,
+                        rejected=f.rejected)  # fmt: skip
+        except EvidenceError as problem:
+            text = str(problem)
+            raise EvidenceError(text if text.startswith(str(path)) else f"{path}: field fact.{f.quantity}.value: {text}") from problem
+
+    def cluster(self, name: str) -> Cluster:
+        """Return a cluster by id."""
+        return self._once("cluster", name, lambda: self._cluster(self._path("clusters", name)))
+
+    def _cluster(self, path: Path) -> Cluster:
+        f = checked(ClusterFile, read_toml(path), path)
+        tiers = []
+        for t in f.tier:
+            fact = self._fact(FactFile(quantity="scaleup_bandwidth", value=t.bandwidth, low=t.low, high=t.high, source=t.source, sense="one-way"), path)
+            tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=parse(t.latency, "s"), topology=t.topology, oversubscription=t.oversubscription))
+        return Cluster(id=f.id, name=f.name, chip=f.chip, node=f.node, tiers=tuple(tiers), notes=tuple(f.notes))
+
+    def cluster_for(self, chip: Chip) -> Cluster:
+        """Return the cluster that a chip stands on unless another is named."""
+        return self.cluster(chip.cluster)
+
+    def model(self, name: str) -> Model:
+        """Return a model by id (or its part behind the slash), or from the path of a config.json."""
+        if name.endswith(".json"):
+            return read_file(Path(name))
+        files = self.files("models", ".json")
+        short = {id.rpartition("/")[2].lower(): id for id in files} | {id.lower(): id for id in files}
+        id = short.get(name.lower(), name)
+        path = self._path("models", id, ".json")
+        return self._once("model", id, lambda: read_file(path, id=id))
+
+    def job(self, name: str) -> Job:
+        """Return a job by id."""
+        path = self._path("jobs", name)
+        f = checked(JobFile, read_toml(path), path)
+        tokens = parse(f.tokens, "tokens") if f.tokens else 0.0
+        return Job(id=f.id, title=f.title, phase=f.phase, model=f.model, chips=f.chips, length=f.length, batch=f.batch, tokens=tokens, precisions=tuple(f.precisions), source=f.source)
+
+    def framework(self, name: str) -> Framework:
+        """Return a framework by id."""
+        path = self._path("frameworks", name)
+        return self._once("framework", name, lambda: self._framework(path))
+
+    def _framework(self, path: Path) -> Framework:
+        f = checked(FrameworkFile, read_toml(path), path)
+        if abs(sum(f.recompute.values()) - 1) > 1e-9:
+            raise EvidenceError(f"{path}: field recompute: weights sum to {sum(f.recompute.values()):g}; make them sum to 1")
+        return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()), master_bytes=f.master_bytes,
+                         gradient_bytes=f.gradient_bytes, overlaps=tuple(f.overlaps), source=f.source, date=f.date)  # fmt: skip
+
+    def framework_matching(self, stated: str) -> Framework:
+        """Return the framework whose words stand earliest in a stated name, else the unknown one."""
+        best = min(((stated.lower().find(m), -len(m), id) for id in self.files("frameworks") for m in self.framework(id).matches if m in stated.lower()), default=None)
+        return self.framework(best[2] if best else "unknown")
+
+    def chips(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files("chips")))
+
+    def clusters(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files("clusters")))
+
+    def models(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files("models", ".json")))
+
+    def jobs(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files("jobs")))
+
+    def text(self, name: str) -> str:
+        """Return a shipped text file, the last folder's where several hold it."""
+        for folder in reversed(self.folders):
+            if (folder / name).is_file():
+                return (folder / name).read_text(encoding="utf-8")
+        raise EvidenceError(f"data file {name} is missing; install chipscale again")
+
+
+def chosen_first(facts: Iterable[tuple[bool, Fact]]) -> tuple[Fact, ...]:
+    """Order facts: chosen by hand, then by class, then newest; the first one's range spans the credible others."""
+    facts = list(facts)
+    order = sorted((f for _, f in facts), key=lambda f: f.source.date, reverse=True)
+    by_hand = [f for chosen, f in facts if chosen]
+    order.sort(key=lambda f: (bool(f.rejected), f not in by_hand, RANK[f.source.kind]))
+    return (widened(order[0], order[1:]), *order[1:])
+
+
+def widened(fact: Fact, others: Iterable[Fact]) -> Fact:
+    """Return a fact whose range spans the credible others and at least the spread of its class.
+
+    A spread that somebody stated is kept as it is.
+    """
+    spread = math.exp(SPREAD[fact.source.kind])
+    stated = fact.low < fact.value or fact.high > fact.value
+    low, high = (fact.low, fact.high) if stated else (fact.value / spread, fact.value * spread)
+    credible = [o.value for o in others if not o.rejected]
+    return replace(fact, low=min([low, *credible]), high=max([high, *credible]))
+
+
+@cache
+def _shipped() -> Path:
+    return Path(str(resources.files("chipscale") / "data"))
+
+
+def load(extra: Path | None = None) -> Catalog:
+    """Open the shipped catalogue, and a user's folder beside it."""
+    if extra is None:
+        return Catalog((_shipped(),))
+    if not extra.is_dir():
+        raise EvidenceError(f"--catalog {extra}: no such folder; give one with chips/, clusters/, models/, jobs/, frameworks/ or sources/ in it")
+    return Catalog((_shipped(), extra))
