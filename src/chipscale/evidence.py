@@ -64,8 +64,7 @@ class Fact:
     """One value of one quantity in SI units, `low <= value <= high`, with its source.
 
     `sense` says how it is to be read: dense or sparse, one-way or two-way. `rejected` is the reason why a known error
-    does not count; it stays visible. `rejected` states why a fact is known to
-    be wrong or about something else: it stays visible and widens nothing.
+    does not count; it stays visible.
     """
 
     quantity: str

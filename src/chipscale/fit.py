@@ -46,7 +46,7 @@ def gradient(problem: Stack, theta: np.ndarray) -> np.ndarray:
         slope = (np.log(simulate(t, problem.sizes, problem.degrees, problem.hardware, moved).seconds) - base) / step
         total += slope[:, None] * matrix
     out = np.zeros((len(problem.log_measured), len(theta)))
-    np.add.at(out, problem.row, problem.weight[:, None] * total)
+    np.add.at(out, problem.row, problem.likely(base)[:, None] * total)
     return out
 
 

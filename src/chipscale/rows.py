@@ -173,12 +173,12 @@ def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
 def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tuple[int, float]]:
     stated = whole(row, "vpp")
     if "dualpipe" in row.get("overlap_as_stated", "").lower():
-        assumed.append("DualPipe taken as an interleave of 2 with expert traffic overlapped")
-        stated = stated or 2
+        assumed.append("DualPipe taken as an interleave of 3: its bubble is a third of that of 1F1B")
+        stated = stated or 3
     if pp == 1:
         return [(1, 1.0)]
     options = [v for v in (1, 2, 4, 8) if v == 1 or layers // pp >= v]
-    return _choices(stated, options[:3], "interleave", assumed)
+    return _choices(stated, options, "interleave", assumed)
 
 
 def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, assumed: list[str]) -> list[tuple[Plan, float]]:
@@ -197,6 +197,10 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
         micro = _choices(whole(row, "micro_batch"), [m for m in (1, 2, 4) if each >= m and each % m == 0], "micro-batch", [])
         for (mb, w_m), (vpp, w_v) in product(micro, _interleaves(row, pp, model.layers, [])):
             ep = whole(row, "ep") or 1
+            if pp > 1 and each / mb < pp:
+                mb = max(int(each // pp), 1)
+                note = "micro-batch read as the local batch, since fewer micro-batches than stages would idle"
+                assumed += [note] if note not in assumed else []
             if (tp * cp * dp) % (ep * etp):
                 continue
             plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute)
@@ -220,8 +224,10 @@ def flags(row: Row) -> tuple[str, ...]:
         found.append("part_graph")
     if "hybridep" in text or "deepep" in text:
         found.append("fused_dispatch")
-    if "a2a_overlap" in text or "a2a overlap" in text or "dualpipe" in text:
+    if "a2a_overlap" in text or "a2a overlap" in text:
         found.append("ep_overlap")
+    if "dualpipe" in text:
+        found.append("dualpipe")
     if "compile" in text:
         found.append("compiled")
     return tuple(found)

@@ -15,12 +15,19 @@ from chipscale.cost.roofline import seconds
 from chipscale.facts.model import Model
 from chipscale.graph import Graph, Shard, build
 from chipscale.ops.work import Cause, Num, Work
+from chipscale.memory import Holds, holds, need
 from chipscale.plan import Degrees, Plan
+from chipscale.plan import degrees as plan_degrees
 from chipscale.rows import Measured
-from chipscale.simulators.closed_form import simulate
+from chipscale.simulators.closed_form import shard_parameters, simulate
 from chipscale.step import Sizes, Step, Times, sizes
 
 T = TypeVar("T", Hardware, Constants)
+N = TypeVar("N", Hardware, Sizes, Degrees, Holds)
+#: how strongly people choose the faster of two settings (assumed; chosen by leaving sources out, docs/accuracy.md)
+KAPPA = 8.0
+#: weight left to a setting whose memory does not fit by our own count
+UNFIT = 0.02
 CAUSE_NAMES: tuple[Cause, ...] = ("gemm", "experts", "attention", "elementwise", "head")
 
 
@@ -67,7 +74,18 @@ class Stack:
     def log_seconds(self, theta: np.ndarray) -> np.ndarray:
         """Return each row's log step time: the weighted mean over its guesses."""
         logs = np.log(self.step(theta).seconds)
-        return np.bincount(self.row, weights=self.weight * logs, minlength=len(self.log_measured))
+        return np.bincount(self.row, weights=self.likely(logs) * logs, minlength=len(self.log_measured))
+
+    def likely(self, logs: np.ndarray) -> np.ndarray:
+        """Return each guess's weight: settings are chosen by people who want speed, so that faster ones are likelier.
+
+        w_j t_j^-kappa, normalised over the guesses of a row.
+        """
+        n = len(self.log_measured)
+        fastest = np.full(n, np.inf)
+        np.minimum.at(fastest, self.row, logs)
+        weight = self.weight * np.exp(-KAPPA * (logs - fastest[self.row]))
+        return weight / np.bincount(self.row, weights=weight, minlength=n)[self.row]
 
 
 def gathered(value: T, index: np.ndarray) -> T:
@@ -75,16 +93,8 @@ def gathered(value: T, index: np.ndarray) -> T:
     return replace(value, **{f.name: np.asarray(getattr(value, f.name))[index] for f in fields(value)})
 
 
-def _degrees(plans: Sequence[Plan]) -> Degrees:
-    return Degrees(**{f.name: np.array([float(getattr(p, f.name)) for p in plans]) for f in fields(Degrees)})
-
-
-def _columns(values: Sequence[Hardware]) -> Hardware:
-    return Hardware(**{f.name: np.array([float(getattr(v, f.name)) for v in values]) for f in fields(Hardware)})
-
-
-def _size_columns(values: Sequence[Sizes]) -> Sizes:
-    return Sizes(**{f.name: np.array([float(getattr(v, f.name)) for v in values]) for f in fields(Sizes)})
+def _columns_of(noun: type[N], values: Sequence[N]) -> N:
+    return noun(**{f.name: np.array([float(getattr(v, f.name)) for v in values]) for f in fields(noun)})
 
 
 def graph_of(model: Model, plan: Plan, length: float, precision: str, flash: float) -> Graph:
@@ -119,13 +129,20 @@ def stack(rows: Sequence[Measured], coefficients: Sequence[str] | None = None) -
         graph = graph_of(row.model, row.guesses[g].plan, row.length, row.precision, row.flash)
         graphs.append(graph)
         all_sizes.append(sizes(row.model, graph, length=row.length, batch=row.batch))
+    degrees = _columns_of(Degrees, [plan_degrees(row.guesses[g].plan) for _, row, g in pairs])
+    columns = _columns_of(Sizes, all_sizes)
+    hardware = _columns_of(Hardware, [row.hardware[g] for _, row, g in pairs])
+    held = _columns_of(Holds, [holds(row.model) for _, row, g in pairs if row.model])
+    dense, experts = shard_parameters(columns, degrees)
+    total = need(held, dense, experts, degrees, degrees.micro_batch * columns.tokens / degrees.cp).total
+    unfit = np.where(total > hardware.memory_bytes, UNFIT, 1.0)
     return Stack(
         bundles=_bundles(graphs),
-        degrees=_degrees([row.guesses[g].plan for _, row, g in pairs]),
-        sizes=_size_columns(all_sizes),
-        hardware=_columns([row.hardware[g] for _, row, g in pairs]),
+        degrees=degrees,
+        sizes=columns,
+        hardware=hardware,
         design=design([row.contexts[g] for _, row, g in pairs], coefficients),
         row=np.array([i for i, _, _ in pairs], dtype=np.int64),
-        weight=np.array([row.guesses[g].weight for _, row, g in pairs]),
+        weight=np.array([row.guesses[g].weight for _, row, g in pairs]) * unfit,
         log_measured=np.log(np.array([row.seconds for row in rows])),
     )

@@ -52,14 +52,15 @@ def terms(c: Context) -> Terms:
     """List for each constant the coefficients that multiply into it, with their exponents."""
     narrow = c.precision not in ("bf16", "fp16")
     gemm = (("gemm", 1.0), (f"gemm.family.{c.family}", 1.0), ("gemm.power", throttle(c.watts_per_tflop)))
-    has = {flag: float(flag in c.flags) for flag in ("tp_overlap", "full_graph", "part_graph", "fused_dispatch", "ep_overlap", "compiled")}
+    has = {flag: float(flag in c.flags) for flag in ("tp_overlap", "full_graph", "part_graph", "fused_dispatch", "ep_overlap", "compiled", "dualpipe")}
     return {
         "gemm": gemm,
         "narrow_gemm": (*gemm, (f"gemm.precision.{c.precision}", 1.0)) if narrow else gemm,
         "gemm_size": (("gemm_size", 1.0),),
         "grouped": (("grouped", 1.0), ("grouped.narrow", float(narrow))),
-        "attention": (("attention", 1.0), (f"attention.family.{c.family}", 1.0)),
+        "attention": (("attention", 1.0), (f"attention.family.{c.family}", 1.0), (f"attention.framework.{c.framework}", 1.0)),
         "attention_backward": (("attention_backward", 1.0),),
+        "attention_start": (("attention_start", 1.0),),
         "memory": (("memory", 1.0),),
         "elementwise": (("elementwise", 1.0), (f"elementwise.framework.{c.framework}", 1.0), ("elementwise.compiled", has["compiled"])),
         "host": (("host", 1.0), (f"host.framework.{c.framework}", 1.0), ("host.full_graph", has["full_graph"]), ("host.part_graph", has["part_graph"])),
@@ -69,7 +70,7 @@ def terms(c: Context) -> Terms:
         "inner": (("inner", 1.0), (f"inner.vendor.{c.vendor}", 1.0)),
         "outer": (("outer", 1.0), (f"outer.vendor.{c.vendor}", 1.0)),
         "tp": (("tp", 1.0), ("tp.overlap", has["tp_overlap"]), (f"tp.vendor.{c.vendor}", 1.0)),
-        "ep": (("ep", 1.0), ("ep.overlap", has["ep_overlap"]), ("ep.fused", has["fused_dispatch"])),
+        "ep": (("ep", 1.0), ("ep.overlap", has["ep_overlap"]), ("ep.dualpipe", has["dualpipe"]), ("ep.fused", has["fused_dispatch"])),
         "dp": (("dp", 1.0),),
         "cp": (("cp", 1.0),),
         "fsdp": (("fsdp", 1.0),),

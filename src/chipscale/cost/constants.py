@@ -13,7 +13,8 @@ class Constants:
 
     gemm, narrow_gemm: sustained fraction of the dense peak at 16 bit and below; gemm_size: elements lost at each edge of
     a product; grouped: further fraction of grouped products; attention: fraction of the 16-bit peak in fused attention, forward;
-    attention_backward: slowdown of its backward; memory: fraction of memory bandwidth; elementwise: multiplier on counted bytes;
+    attention_backward: slowdown of its backward; attention_start: tokens of context at which it
+    reaches half its rate; memory: fraction of memory bandwidth; elementwise: multiplier on counted bytes;
     host: seconds a layer and micro-batch, forward and backward; host_expert: seconds a local expert, layer and micro-batch;
     permute: multiplier on counted dispatch bytes; inner, outer: fraction of link bandwidth; tp, ep, dp, cp: share of traffic
     exposed; fsdp: share exposed beside compute; fixed: seconds a step; scale: what all else multiplies.
@@ -25,6 +26,7 @@ class Constants:
     grouped: Num
     attention: Num
     attention_backward: Num
+    attention_start: Num
     memory: Num
     elementwise: Num
     host: Num

@@ -40,8 +40,8 @@ def edge_loss(rows: Num, columns: Num, depth: Num, size: Num) -> Num:
 def seconds(work: Work, hardware: Hardware, constants: Constants) -> Num:
     """Cost one operator of one micro-batch on one rank, all its calls.
 
-    gemm: joined(F / (f P) edge, B / (r b)); grouped: f times a further fraction; attention: joined(F / (f_a P16), B / (r b)),
-    backward slower by a factor; memory: e B / (r b).
+    gemm: joined(F / (f P) edge, B / (r b)); grouped: f times a further fraction; attention: joined(F (1 + s_0 / s) / (f_a P16),
+    B / (r b)), backward slower by a factor; memory: e B / (r b).
 
     Holds when kernels are long against their launch (the host's time is kept apart, per layer).
     Source: roofline-2009, equation 1, with fitted fractions of each ceiling.
@@ -51,7 +51,8 @@ def seconds(work: Work, hardware: Hardware, constants: Constants) -> Num:
         return work.calls * moving * (constants.permute if work.cause == "experts" else constants.elementwise)
     if work.form == "attention":
         slower = constants.attention_backward if work.backward else 1.0
-        return work.calls * joined(slower * work.flop / (constants.attention * hardware.peak16), moving)
+        start = 1.0 + constants.attention_start / np.maximum(work.rows, 1.0)
+        return work.calls * joined(slower * work.flop * start / (constants.attention * hardware.peak16), moving)
     rate = constants.narrow_gemm * hardware.peak if work.narrow else constants.gemm * hardware.peak16
     if work.form == "grouped":
         rate = rate * constants.grouped

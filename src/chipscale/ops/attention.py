@@ -34,7 +34,7 @@ def softmax_core(name: str, tokens: Num, span: Num, heads: Num, kv_heads: Num, q
     """Describe scores, softmax and the weighted sum of one rank.
 
     FLOP = 2 T n h (d_qk + d_v) with T tokens that see n others on average; backward 2.5 times that.
-    bytes = 2 T (h (d_qk + d_v) + h_kv (d_qk + d_v)), and 23 bytes a score element where it is not fused.
+    bytes = 2 T (h (d_qk + d_v) + h_kv (d_qk + d_v)), and 10 bytes a score element where it is not fused (twice that backward).
 
     Holds when masked tiles are skipped; unfused kernels compute the full square.
     Source: flash-attention-2, section 3.1; korthikanti-2022, section 4.1 (unfused score tensors).
@@ -44,13 +44,13 @@ def softmax_core(name: str, tokens: Num, span: Num, heads: Num, kv_heads: Num, q
     """
     square = (2.0 - flash) * tokens * span * heads
     moved = 2.0 * tokens * (heads + kv_heads) * (qk_dim + v_dim)
-    unfused = 23.0 * (1.0 - flash) * 2.0 * tokens * span * heads / 3.0
+    unfused = 10.0 * (1.0 - flash) * 2.0 * tokens * span * heads
     flop = 2.0 * square * (qk_dim + v_dim)
-    works = [Work(name=name, form="attention", cause="attention", flop=flop, bytes=moved + unfused, calls=calls, core=True)]
+    works = [Work(name=name, form="attention", cause="attention", flop=flop, bytes=moved + unfused, rows=2.0 * span, calls=calls, core=True)]
     if train:
         backward = BACKWARD_PRODUCTS * flash + 2.0 * (1.0 - flash)
         works.append(Work(name=name + " backward", form="attention", cause="attention", flop=backward * flop,
-                          bytes=2.0 * moved + 2.0 * unfused, calls=calls, backward=True))  # fmt: skip
+                          bytes=2.0 * moved + 2.0 * unfused, rows=2.0 * span, calls=calls, backward=True))  # fmt: skip
     return works
 
 

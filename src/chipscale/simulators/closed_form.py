@@ -120,15 +120,14 @@ def pipeline(body: Num, head: Num, layers: Num, plan: Degrees, batches: Num) -> 
 
     work = m (body + head) / p;  bubble = (p - 1) / v of one stage's mean;  imbalance = m (slowest - mean stage).
 
-    Holds when the schedule is 1F1B, interleaved for v > 1. Stages hold ceil(L / (p v)) v layers; where L divides evenly the
-    head comes on top of the last stage, else the ends take fewer layers.
+    Holds when the schedule is 1F1B, interleaved for v > 1. The fullest stage holds ceil(L / p) layers; where L
+    divides evenly the head comes on top of the last stage, else the ends take fewer layers.
     Source: megatron-2021, section 2.2 (bubble (p - 1) / (v m)).
     """
     mean = (body + head) / plan.pp
-    chunks = np.ceil(layers / (plan.pp * plan.vpp))
-    fullest = body * np.minimum(chunks * plan.vpp / layers, 1.0)
-    even = chunks * plan.pp * plan.vpp == layers
-    slowest = np.where(even, fullest + head, np.maximum(fullest, mean))
+    stage = np.ceil(layers / plan.pp)
+    fullest = body * stage / layers
+    slowest = np.where(stage * plan.pp == layers, fullest + head, np.maximum(fullest, mean))
     return batches * mean, (plan.pp - 1.0) / plan.vpp * mean, batches * np.maximum(slowest - mean, 0.0)
 
 
