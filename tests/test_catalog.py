@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from io import StringIO
 from pathlib import Path
 
@@ -120,9 +121,9 @@ def test_aliases_ignore_case() -> None:
 
 
 def test_an_unknown_name_gets_a_suggestion() -> None:
-    with pytest.raises(EvidenceError, match="did you mean.*nvidia-h100"):
+    with pytest.raises(EvidenceError, match=r"did you mean.*nvidia-h100"):
         CATALOG.chip("nvidia-h100-sxm-80g")
-    with pytest.raises(EvidenceError, match="did you mean.*dgx-h100"):
+    with pytest.raises(EvidenceError, match=r"did you mean.*dgx-h100"):
         CATALOG.cluster("dgx-h10")
 
 
@@ -190,10 +191,8 @@ def test_any_text_in_a_chip_file_is_refused_politely(tmp_path: Path, text: str) 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60)
 @given(text=st.text(st.characters(exclude_categories=("Cs",))))
 def test_any_text_behind_a_good_head_is_read_or_refused(tmp_path: Path, text: str) -> None:
-    try:
+    with suppress(EvidenceError):
         load(folder(tmp_path, CHIP + FACT + text)).chip("my-chip")
-    except EvidenceError:
-        pass
 
 
 def test_pages_show_rejected_facts_and_hypotheses() -> None:

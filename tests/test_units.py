@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -44,8 +46,8 @@ def test_a_number_without_a_unit_is_refused(unit: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "unit"),
-    [("nan W", "W"), ("inf W", "W"), ("1e999 B", "B"), ("-3 W", "W"), ("80 gb", "B"), ("80 GB", "B/s"), ("3 TB/s", "B"), ("", "1"), ("5 furlongs", "s"),
-     ("GB", "B"), ("1.2.3 GB", "B")],
+    [("nan W", "W"), ("inf W", "W"), ("1e999 B", "B"), ("-3 W", "W"), ("80 gb", "B"), ("80 GB", "B/s"), ("3 TB/s", "B"), ("", "1"),
+     ("5 furlongs", "s"), ("GB", "B"), ("1.2.3 GB", "B")],
 )  # fmt: skip
 def test_what_is_no_quantity_is_refused(text: str, unit: str) -> None:
     with pytest.raises(EvidenceError):
@@ -76,7 +78,5 @@ def test_watts_and_dollars_survive_printing(unit: str, value: float) -> None:
 
 @given(st.text(), st.sampled_from(UNITS))
 def test_any_text_is_read_or_refused(text: str, unit: str) -> None:
-    try:
+    with suppress(EvidenceError):
         assert parse(text, unit) >= 0
-    except EvidenceError:
-        pass

@@ -50,6 +50,7 @@ class Measured:
     batch: float = 0.0
     precision: str = "bf16"
     flash: float = 1.0
+    sequence_parallel: bool = True
     assumed: tuple[str, ...] = ()
 
 
@@ -177,7 +178,7 @@ def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tup
         stated = stated or 3
     if pp == 1:
         return [(1, 1.0)]
-    options = [v for v in (1, 2, 4, 8) if v == 1 or layers // pp >= v]
+    options = [v for v in (1, 2, 4, 8) if v == 1 or -(-layers // pp) >= v]
     return _choices(stated, options, "interleave", assumed)
 
 
@@ -283,6 +284,7 @@ def understand(row: Row, catalog: Catalog) -> Measured:
     flash = 0.0 if re.search(r"without flash|flash attention false|flash attention n/a|no flash", notes_text) else 1.0
     return Measured(key=key, labels={**labels, "size": size_label(model)}, seconds=seconds, clean=clean, model=model, guesses=tuple(guesses), hardware=hw,
                     contexts=contexts, length=number(row, "seq_len") or 0.0, batch=float(batch), precision=precision, flash=flash,
+                    sequence_parallel=row.get("sp", "").lower() not in ("no", "false"),
                     assumed=tuple(dict.fromkeys(assumed)))  # fmt: skip
 
 

@@ -97,10 +97,11 @@ def _columns_of(noun: type[N], values: Sequence[N]) -> N:
     return noun(**{f.name: np.array([float(getattr(v, f.name)) for v in values]) for f in fields(noun)})
 
 
-def graph_of(model: Model, plan: Plan, length: float, precision: str, flash: float) -> Graph:
+def graph_of(row: Measured, model: Model, plan: Plan) -> Graph:
     """Build the training graph of one plan."""
-    shard = Shard(length=length, tokens=plan.micro_batch * length / plan.cp, tp=float(plan.tp), sp=float(plan.tp), ep=float(plan.ep), etp=float(plan.etp),
-                  width=WIDTH[precision], flash=flash)  # fmt: skip
+    tokens = plan.micro_batch * row.length / plan.cp
+    sp = float(plan.tp) if row.sequence_parallel else 1.0
+    shard = Shard(length=row.length, tokens=tokens, tp=float(plan.tp), sp=sp, ep=float(plan.ep), etp=float(plan.etp), width=WIDTH[row.precision], flash=row.flash)
     return build(model, shard)
 
 
@@ -126,7 +127,7 @@ def stack(rows: Sequence[Measured], coefficients: Sequence[str] | None = None) -
     graphs, all_sizes = [], []
     for _, row, g in pairs:
         assert row.model is not None
-        graph = graph_of(row.model, row.guesses[g].plan, row.length, row.precision, row.flash)
+        graph = graph_of(row, row.model, row.guesses[g].plan)
         graphs.append(graph)
         all_sizes.append(sizes(row.model, graph, length=row.length, batch=row.batch))
     degrees = _columns_of(Degrees, [plan_degrees(row.guesses[g].plan) for _, row, g in pairs])
