@@ -13,6 +13,7 @@ from dataclasses import dataclass, fields
 
 import numpy as np
 
+from chipscale.catalog import Catalog
 from chipscale.cost.constants import Constants
 from chipscale.evidence import EvidenceError
 from chipscale.ops.work import Num
@@ -141,3 +142,41 @@ def read_prior(text: str) -> Prior:
     table = tomllib.loads(text)["prior"]
     centre = {name: float(e["value"]) if e.get("linear") else math.log(e["value"]) for name, e in table.items()}
     return Prior(centre=centre, spread={name: float(e["spread"]) for name, e in table.items()})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Fitted coefficients with their covariance, the sources that entered, and quantiles of left-out errors over sigma."""
+
+    names: tuple[str, ...]
+    theta: np.ndarray
+    covariance: np.ndarray
+    sources: frozenset[str]
+    quantiles: Mapping[str, tuple[float, float]]
+    rows: int
+    date: str
+    scores: Mapping[str, float]
+
+    def coefficients(self) -> Mapping[str, float]:
+        """Return the coefficients by name without those of single sources."""
+        return {n: float(t) for n, t in zip(self.names, self.theta, strict=True) if not n.startswith("scale.source.")}
+
+    def quantile(self, kind: str, architecture: str) -> tuple[float, float]:
+        """Return the 10 % and 90 % quantiles for a known or new source and an architecture."""
+        return self.quantiles.get(f"{kind}.{architecture}", self.quantiles[f"{kind}.moe"])
+
+
+def read_calibration(catalog: Catalog) -> Calibration:
+    """Read data/calibration/training.toml and the covariance beside it."""
+    table = tomllib.loads(catalog.text("calibration/training.toml"))
+    names = tuple(table["coefficients"])
+    flat = np.array([float(x) for line in catalog.text("calibration/training_covariance.csv").splitlines() for x in line.split(",")])
+    covariance = np.zeros((len(names), len(names)))
+    lower = np.tril_indices(len(names))
+    covariance[lower] = flat
+    covariance = covariance + covariance.T - np.diag(np.diag(covariance))
+    return Calibration(
+        names=names, theta=np.array([float(v) for v in table["coefficients"].values()]), covariance=covariance, sources=frozenset(table["sources"]),
+        quantiles={k: (float(v[0]), float(v[1])) for k, v in table["quantiles"].items()}, rows=int(table["rows"]), date=str(table["date"]),
+        scores={k: float(v) for k, v in table["scores"].items()},
+    )  # fmt: skip

@@ -1,0 +1,122 @@
+"""How wrong we are: a screen, a section of docs/accuracy.md, and the JSON of the contract."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+
+from rich.console import Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from chipscale.report.words import signed, tenth
+from chipscale.units import show
+from chipscale.validate import Score, ScoredRow, Validation
+
+COLUMNS = ("chip", "source_group", "architecture", "size", "precision")
+WORST = 10
+FEW = 30
+
+
+def worst_first(scores: Mapping[str, Score]) -> list[tuple[str, Score]]:
+    """Order groups by their mean error, the worst first, the unanswered before all."""
+    return sorted(scores.items(), key=lambda item: (-item[1].mape if math.isfinite(item[1].mape) else -math.inf, item[0]))
+
+
+def worst_rows(result: Validation) -> list[ScoredRow]:
+    """Return the rows with the largest errors, over- and underestimates alike (a factor of two is as bad either way)."""
+    answered = [r for r in result.rows if math.isfinite(r.error) and r.error > -1]
+    return sorted(answered, key=lambda r: -abs(math.log1p(r.error)))[:WORST]
+
+
+def cells(score: Score) -> tuple[str, ...]:
+    """Write a score; few rows are marked."""
+    answered = f"{score.answered:,} of {score.n:,}"
+    return (answered, tenth(score.mape), tenth(score.mdape), signed(score.bias), tenth(score.coverage80))
+
+
+HEADS = ("answered", "mean error", "median error", "bias", "in 80 % interval")
+
+
+def _score_table(first: str, rows: list[tuple[str, Score]]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column(first, overflow="ellipsis", no_wrap=True, ratio=1, min_width=18)
+    for head in HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, score in rows:
+        table.add_row(Text(name), *cells(score))
+    return table
+
+
+def _row_table(rows: list[ScoredRow]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("row", overflow="fold", min_width=10)
+    for head in ("measured", "predicted", "80 % interval", "error"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("assumed", overflow="fold", ratio=1)
+    for r in rows:
+        interval = f"{show(r.low_s, 's')} – {show(r.high_s, 's')}"
+        table.add_row(Text(r.row), show(r.measured_s, "s"), show(r.predicted_s, "s"), interval, signed(r.error), Text("; ".join(r.assumed)))
+    return table
+
+
+def screen(result: Validation) -> RenderableType:
+    """Show the overall score, the groups worst first, the ten worst rows, and what was not answered."""
+    parts: list[RenderableType] = [Text(result.title, style="bold"), Text("")]
+    parts.append(_score_table("rows", [("all", result.overall), ("clean", result.clean)]))
+    for column in _ordered(result.groups):
+        parts += [Text(""), _score_table(f"by {column.replace('_', ' ')}", worst_first(result.groups[column]))]
+    worst = worst_rows(result)
+    if worst:
+        parts += [Text(""), Text(f"the {len(worst)} worst rows", style="bold"), _row_table(worst)]
+    refused = [r for r in result.rows if r.reason]
+    if refused:
+        parts += [Text(""), Text(f"{len(refused):,} rows without an answer", style="bold")]
+        parts += [Text(f"{r.row}: {r.reason}", overflow="fold") for r in refused[:WORST]]
+    parts += [Text(""), *(Text(f"· {note}") for note in result.notes)] if result.notes else []
+    return Padding(Group(*parts), (0, 0, 0, 2))
+
+
+def _ordered(groups: Mapping[str, Mapping[str, Score]]) -> list[str]:
+    return [c for c in COLUMNS if c in groups] + [c for c in groups if c not in COLUMNS]
+
+
+def _cell(text: str) -> str:
+    """Escape what would break a Markdown table."""
+    return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
+
+
+def _markdown_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+    rule = "|".join(["---", *["--:"] * (len(heads) - 1)])
+    return ["| " + " | ".join(heads) + " |", f"|{rule}|", *("| " + " | ".join(_cell(c) for c in row) + " |" for row in rows), ""]
+
+
+def markdown(result: Validation) -> str:
+    """Write a section of docs/accuracy.md: overall, groups worst first, the worst rows with their assumptions."""
+    lines = [f"## {_cell(result.title)}", ""]
+    lines += _markdown_table(("rows", *HEADS), [("all", *cells(result.overall)), ("clean", *cells(result.clean))])
+    for column in _ordered(result.groups):
+        lines += [f"### By {column.replace('_', ' ')}, worst first", ""]
+        named = [(name if s.n >= FEW else f"{name} (few rows)", *cells(s)) for name, s in worst_first(result.groups[column])]
+        lines += _markdown_table((column.replace("_", " "), *HEADS), named)
+    worst = worst_rows(result)
+    if worst:
+        lines += [f"### The {len(worst)} worst rows", ""]
+        table = [(r.row, show(r.measured_s, "s"), show(r.predicted_s, "s"), f"{show(r.low_s, 's')} – {show(r.high_s, 's')}", signed(r.error),
+                  "; ".join(r.assumed) or "nothing") for r in worst]  # fmt: skip
+        lines += _markdown_table(("row", "measured", "predicted", "80 % interval", "error", "assumed"), table)
+    refused = [r for r in result.rows if r.reason]
+    if refused:
+        lines += [f"### {len(refused):,} rows without an answer", "", *(f"- {_cell(r.row)}: {_cell(r.reason)}" for r in refused), ""]
+    lines += [f"- {_cell(note)}" for note in result.notes]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def contract(result: Validation) -> Mapping[str, object]:
+    """Arrange a validation as other programs read it: the overall score, groups by column and value, rows."""
+    rows = [{"row": r.row, "measured_s": r.measured_s, "predicted_s": r.predicted_s, "low_s": r.low_s, "high_s": r.high_s, "error": r.error,
+             "assumed": r.assumed, "reason": r.reason} for r in result.rows]  # fmt: skip
+    groups = {column: {value: asdict(score) for value, score in scores.items()} for column, scores in result.groups.items()}
+    return {**asdict(result.overall), "clean": asdict(result.clean), "groups": groups, "rows": rows, "title": result.title, "notes": result.notes}

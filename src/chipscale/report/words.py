@@ -1,0 +1,117 @@
+"""Numbers and names as a reader wants them: no unit conversion, only writing."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable
+
+from chipscale.verdict.nouns import Interval
+
+NONE = "–"
+
+
+def ratio(value: float) -> str:
+    """Write a ratio with about three digits.
+
+    >>> ratio(0.514), ratio(12.34), ratio(1234.0), ratio(float("nan"))
+    ('0.51', '12.3', '1,234', '–')
+    """
+    if not math.isfinite(value):
+        return NONE
+    if 0 < value < 0.095:
+        return f"{value:.2g}"
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:,.0f}"
+
+
+def span(interval: Interval) -> str:
+    """Write the two ends of an interval."""
+    return f"{ratio(interval.low)} – {ratio(interval.high)}"
+
+
+def count(value: float) -> str:
+    """Write a number of chips with at most three digits that mean something.
+
+    >>> count(1963.2), count(87.4), count(float("inf"))
+    ('1,960', '87', '–')
+    """
+    return f"{float(f'{value:.3g}'):,.0f}" if math.isfinite(value) else NONE
+
+
+def counts(interval: Interval) -> str:
+    """Write a number of chips with its interval."""
+    return f"{count(interval.median)} ({count(interval.low)} – {count(interval.high)})"
+
+
+def percent(value: float) -> str:
+    """Write a share; certainty is never rounded up to.
+
+    >>> percent(0.061), percent(0.001), percent(0.999), percent(1.0)
+    ('6 %', '< 1 %', '> 99 %', '100 %')
+    """
+    if not math.isfinite(value):
+        return NONE
+    if 0 < value < 0.005:
+        return "< 1 %"
+    return "> 99 %" if 0.995 <= value < 1 else f"{value:.0%}".replace("%", " %")
+
+
+def signed(value: float) -> str:
+    """Write a signed error in percent.
+
+    >>> signed(0.123), signed(-0.04), signed(float("nan"))
+    ('+12.3 %', '-4.0 %', '–')
+    """
+    return f"{value:+.1%}".replace("%", " %") if math.isfinite(value) else NONE
+
+
+def tenth(value: float) -> str:
+    """Write a share in percent with one decimal.
+
+    >>> tenth(0.1234)
+    '12.3 %'
+    """
+    return f"{value:.1%}".replace("%", " %") if math.isfinite(value) else NONE
+
+
+def short(name: str) -> str:
+    """Shorten a chip's id or name to the word that people say.
+
+    >>> short("huawei-ascend-910d"), short("H100 SXM5 80GB"), short("intel-gaudi-3"), short("google-tpu-v5p")
+    ('910D', 'H100', 'Gaudi 3', 'TPU v5p')
+    """
+    words = re.split(r"[-\s]+", name.partition("=")[0].strip())
+    for i, word in enumerate(words):
+        if re.fullmatch(r"v\d+[a-z]?", word) and i:
+            return f"{words[i - 1].upper()} {word}"
+        if re.search(r"\d", word) and re.search(r"[A-Za-z]", word):
+            return word.upper() if len(word) <= 6 else word[:1].upper() + word[1:]
+    return " ".join(w[:1].upper() + w[1:] for w in words[-2:])
+
+
+def pair(a: str, b: str) -> tuple[str, str]:
+    """Shorten two names, unless that makes them one."""
+    one, two = short(a), short(b)
+    return (one, two) if one != two else (a, b)
+
+
+def plural(name: str) -> str:
+    """Say several of a chip."""
+    return name if name.endswith(("s", "S")) else f"{name}s"
+
+
+def listed(words: Iterable[str]) -> str:
+    """Join words with commas and a last "and"."""
+    *most, last = words
+    return f"{', '.join(most)} and {last}" if most else last
+
+
+def evidence(counted: tuple[tuple[str, int], ...]) -> str:
+    """Say how many facts of each kind a chip rests on; that none was measured is said first.
+
+    >>> evidence((("press", 3), ("rumour", 1))), evidence((("measured", 26), ("datasheet", 4)))
+    ('no measured fact; 3 press, 1 rumour', '26 measured, 4 datasheet')
+    """
+    rest = ", ".join(f"{n:,} {kind}" for kind, n in counted if n)
+    measured = any(kind == "measured" and n for kind, n in counted)
+    return rest if measured else f"no measured fact; {rest}" if rest else "no fact"
