@@ -180,3 +180,9 @@ def read_calibration(catalog: Catalog) -> Calibration:
         quantiles={k: (float(v[0]), float(v[1])) for k, v in table["quantiles"].items()}, rows=int(table["rows"]), date=str(table["date"]),
         scores={k: float(v) for k, v in table["scores"].items()},
     )  # fmt: skip
+
+
+def read_vendors(catalog: Catalog) -> Mapping[str, str]:
+    """Return the usual framework of each vendor, by lower-case vendor."""
+    table = tomllib.loads(catalog.text("calibration/vendors.toml"))["framework"]
+    return {str(k): str(v) for k, v in table.items()}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 
 from chipscale.verdict.nouns import Interval
 
@@ -98,12 +97,6 @@ def pair(a: str, b: str) -> tuple[str, str]:
 def plural(name: str) -> str:
     """Say several of a chip."""
     return name if name.endswith(("s", "S")) else f"{name}s"
-
-
-def listed(words: Iterable[str]) -> str:
-    """Join words with commas and a last "and"."""
-    *most, last = words
-    return f"{', '.join(most)} and {last}" if most else last
 
 
 def evidence(counted: tuple[tuple[str, int], ...]) -> str:

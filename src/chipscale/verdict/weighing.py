@@ -1,0 +1,302 @@
+"""weigh(A, B) -> Verdict."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from chipscale.catalog import Catalog
+from chipscale.cost.calibration import Calibration, Context, read_calibration, read_prior, read_vendors
+from chipscale.cost.constants import Constants
+from chipscale.cost.hardware import Hardware
+from chipscale.evidence import Belief, EvidenceError, Hypothesis
+from chipscale.facts.chip import Chip
+from chipscale.facts.cluster import Cluster
+from chipscale.facts.job import Job
+from chipscale.step import CAUSES
+from chipscale.verdict.contest import Option, options, precisions, swapped
+from chipscale.verdict.draws import QUANTITIES, Draws, Theta, deal, hardware_draws, theta_draws, theta_names
+from chipscale.verdict.nouns import HypothesisShare, Interval, JobVerdict, Sensitivity, Side, Verdict
+from chipscale.verdict.words import headline, settle_test
+
+FOUNDING = ("train-deepseek-v3", "train-llama-3.1-405b", "train-llama-3.1-8b", "prefill-deepseek-v3", "decode-deepseek-v3")
+#: log-scale error of a serving pass at roofline level (assumed until the serving tables are held against measurements)
+SERVING_SIGMA = 0.25
+MAPE_TO_SIGMA = 1.25
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A chip by its key: hypotheses with weights, each on its cluster."""
+
+    key: str
+    belief: Belief[Chip]
+    clusters: tuple[Cluster, ...]
+
+    @property
+    def certain(self) -> bool:
+        return len(self.belief.hypotheses) == 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One candidate on one job over the draws: seconds by hypothesis, the options searched, and the mixture."""
+
+    options: tuple[tuple[Option, ...], ...]
+    hardware: tuple[Hardware, ...]
+    by_hypothesis: tuple[np.ndarray, ...]
+    seconds: np.ndarray
+    power: np.ndarray
+    price: np.ndarray
+    best: tuple[int, int]
+
+
+def candidate(catalog: Catalog, name: str, assume: Mapping[str, str]) -> Candidate:
+    """Look a chip up, pin a hypothesis where one is assumed, and put each hypothesis on its cluster."""
+    found = catalog.chip(name)
+    key = catalog.aliases()[name.lower()]
+    belief = found if isinstance(found, Belief) else Belief(hypotheses=(Hypothesis(key="known", title=found.name, weight=1.0, reason="a product", value=found),))
+    pins = [h for n, h in assume.items() if catalog.aliases().get(n.lower()) == key]
+    for pin in pins:
+        belief = belief.pinned(pin)
+    return Candidate(key=key, belief=belief, clusters=tuple(catalog.cluster_for(h.value) for h in belief.hypotheses))
+
+
+def context(chip: Chip, precision: str, vendors: Mapping[str, str]) -> Context:
+    """Return what selects coefficients for a chip in its vendor's usual framework."""
+    peak = chip.value(next(p for p in ("peak_bf16", "peak_fp16") if chip.has(p)))
+    watts = chip.value("power") / peak * 1e12 if chip.has("power") else math.nan
+    vendor = chip.vendor.lower()
+    flags = ("tp_overlap",)
+    return Context(family=chip.family, vendor=vendor, framework=vendors.get(vendor, "unknown"), precision=precision, flags=flags, watts_per_tflop=watts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """What all jobs share: draws, coefficients, calibration."""
+
+    catalog: Catalog
+    draws: Draws
+    theta: Theta
+    calibration: Calibration
+    vendors: Mapping[str, str]
+
+    def constants(self, chip: Chip, precision: str, *, nominal: bool) -> Constants:
+        return self.theta.constants(context(chip, precision, self.vendors), nominal)
+
+    def sigma(self, chip: Chip, job: Job) -> float:
+        """Return the log error of one chip that another does not share: known families from left-out sources, others from left-out chips."""
+        if job.phase != "train":
+            return SERVING_SIGMA / math.sqrt(2.0)
+        arch = "moe" if any(hasattr(b.feed, "top_k") for b in self.catalog.model(job.model).blocks) else "dense"
+        label = "source_group" if f"gemm.family.{chip.family}" in self.calibration.names else "chip"
+        wrong = max(self.calibration.scores[f"left_out_{label}_{arch}"], self.calibration.scores[f"left_out_source_group_{arch}"])
+        return MAPE_TO_SIGMA * wrong * (1.0 if label == "source_group" else 1.5)
+
+
+def run(world: World, c: Candidate, job: Job) -> Run:
+    """Search and draw one candidate on one job."""
+    searched, hardwares, each, errors = [], [], [], world.draws.normal(f"error:{c.key}:{job.id}")
+    for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True):
+        chip = h.value
+        nominal = {p: world.constants(chip, p, nominal=True) for p in precisions(job, chip)}
+        found = options(world.catalog, job, chip, cluster, nominal)
+        drawn = [hardware_draws(o.hardware, chip, cluster, c.key, world.draws) for o in found]
+        seconds = np.min([o.seconds(hw, world.constants(chip, o.precision, nominal=False)) for o, hw in zip(found, drawn, strict=True)], axis=0)
+        each.append(seconds * np.exp(errors * world.sigma(chip, job)))
+        searched.append(found)
+        hardwares.append(drawn[0])
+    which = np.searchsorted(np.cumsum([h.weight for h in c.belief.hypotheses])[:-1], world.draws.columns[f"belief:{c.key}"], side="right")
+    power = np.stack([np.broadcast_to(np.asarray(hw.power), errors.shape) for hw in hardwares])
+    price = [h.value.value("price") if h.value.has("price") else math.nan for h in c.belief.hypotheses]
+    index = np.arange(len(errors))
+    likely = int(np.argmax([h.weight for h in c.belief.hypotheses]))
+    fastest = [float(np.median(o.seconds(o.hardware, world.constants(c.belief.hypotheses[likely].value, o.precision, nominal=True)))) for o in searched[likely]]
+    return Run(options=tuple(searched), hardware=tuple(hardwares), by_hypothesis=tuple(each), seconds=np.stack(each)[which, index],
+               power=power[which, index], price=np.array(price)[which], best=(likely, int(np.argmin(fastest))))  # fmt: skip
+
+
+def interval(values: np.ndarray) -> Interval:
+    """Return median and 80 % interval."""
+    low, median, high = np.quantile(values, [0.1, 0.5, 0.9])
+    return Interval(median=float(median), low=float(low), high=float(high))
+
+
+def side(world: World, c: Candidate, job: Job, r: Run) -> Side:
+    """Describe one chip at its most likely hypothesis and best plan."""
+    h, o = r.best
+    hypothesis, option = c.belief.hypotheses[h], r.options[r.best[0]][o]
+    plan, step = option.best(world.constants(hypothesis.value, option.precision, nominal=True))
+    tokens = float(job.batch) * (1.0 if job.phase == "decode" else float(job.length))
+    total = float(np.asarray(step.seconds))
+    flop = 6.0 if job.phase == "train" else 2.0
+    from chipscale.facts.parameters import parameters
+
+    count = parameters(world.catalog.model(job.model))
+    mfu = flop * (count.active - count.embedding) * tokens / (total * job.chips * float(np.asarray(option.hardware.peak16)))
+    held = float(np.asarray(option.runner.bytes(_degrees(plan))))
+    return Side(chip=hypothesis.value.id, cluster=c.clusters[h].id, hypothesis=hypothesis.key, plan=str(plan), precision=option.precision, seconds=interval(r.seconds),
+                rate=interval(tokens / r.seconds / job.chips), mfu=mfu, memory_bytes=held, memory_capacity=hypothesis.value.value("memory_bytes"),
+                parts=tuple((cause, float(np.asarray(p))) for cause, p in zip(CAUSES, step.parts, strict=True) if float(np.asarray(p)) > 0),
+                fits=float(np.mean(np.isfinite(r.seconds))))  # fmt: skip
+
+
+def _degrees(plan: object) -> object:
+    from chipscale.plan import degrees
+
+    return degrees(plan)  # type: ignore[arg-type]
+
+
+def contributions(world: World, a: Candidate, b: Candidate, ra: Run, rb: Run) -> tuple[tuple[str, float], ...]:
+    """Factor the nominal ratio: take B's chip and turn it into A's, one kind of number at a time, best plan each time.
+
+    Compute, memory, capacity, fabric and software are factors at 16 bit; precision is what the narrow formats add on top.
+    """
+    oa, ob = ra.options[ra.best[0]], rb.options[rb.best[0]]
+    chip_a, chip_b = a.belief.hypotheses[ra.best[0]].value, b.belief.hypotheses[rb.best[0]].value
+    ka, kb = world.constants(chip_a, oa[0].precision, nominal=True), world.constants(chip_b, ob[0].precision, nominal=True)
+    ha, hb = oa[0].hardware, ob[0].hardware
+
+    def best(hw: Hardware, k: Constants) -> float:
+        return float(min(o.seconds(hw, k).min() for o in (oa[0], ob[0])))
+
+    steps = (("compute", ("peak", "peak16", "power")), ("memory", ("memory_bandwidth",)), ("capacity", ("memory_bytes",)),
+             ("fabric", ("inner_size", "inner_bandwidth", "inner_latency", "outer_bandwidth", "outer_latency", "node", "mesh")))  # fmt: skip
+    hw, last = hb, best(hb, kb)
+    factors: list[tuple[str, float]] = []
+    for name, fields_ in steps:
+        hw = swapped(hw, ha, fields_)
+        now = best(hw, kb)
+        factors.append((name, last / now))
+        last = now
+    now = best(swapped(hw, ha, ("cores",)), ka)
+    factors.append(("software", last / now))
+    wide_a, wide_b = best(ha, ka), best(hb, kb)
+    narrow_a = min(float(o.seconds(o.hardware, world.constants(chip_a, o.precision, nominal=True)).min()) for o in oa)
+    narrow_b = min(float(o.seconds(o.hardware, world.constants(chip_b, o.precision, nominal=True)).min()) for o in ob)
+    factors.append(("precision", (wide_a / narrow_a) / (wide_b / narrow_b)))
+    return tuple(factors)
+
+
+def sensitivities(draws: Draws, log_ratio: np.ndarray, names: Sequence[str]) -> tuple[Sensitivity, ...]:
+    """Estimate first-order Sobol shares from the draws themselves: variance of the mean over equal slices of each column.
+
+    S_i = Var(E[y | x_i]) / Var(y), less what slices of noise would give;  narrows: 1 - mean width of a slice / width of all.
+
+    Holds when slices hold enough draws (32 and more).
+    Source: plischke-2013 (given-data sensitivity).
+    """
+    count = 16
+    whole = float(np.var(log_ratio))
+    width = float(np.subtract(*np.quantile(log_ratio, [0.9, 0.1])))
+    if whole < 1e-12:
+        return ()
+    found = []
+    for name in names:
+        slices = np.array_split(log_ratio[np.argsort(draws.columns[name], kind="stable")], count)
+        share = float(np.var([s.mean() for s in slices])) / whole - (count - 1) / len(log_ratio)
+        narrow = 1.0 - float(np.mean([np.subtract(*np.quantile(s, [0.9, 0.1])) for s in slices])) / width
+        if share > 0.005:
+            found.append(Sensitivity(fact=name, test=settle_test(name), share=share, narrows=max(narrow, 0.0)))
+    return tuple(sorted(found, key=lambda s: -s.share))
+
+
+def ties(ratio: np.ndarray) -> float:
+    """Return the share of draws in which A is at least B, ties counted half."""
+    return float(np.mean(ratio > 1.0) + 0.5 * np.mean(ratio == 1.0))
+
+
+def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> JobVerdict:
+    """Weigh A against B on one job."""
+    ra = run(world, a, job)
+    rb = ra if a == b else run(world, b, job)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.where(np.isinf(ra.seconds) & np.isinf(rb.seconds), 1.0, rb.seconds / ra.seconds)
+        power, cost = ra.power / rb.power / ratio, ra.price / rb.price / ratio
+    scale = {"chips": 1.0, "power": rb.power / ra.power, "cost": rb.price / ra.price}[match]
+    judged = ratio * scale
+    if not np.all(np.isfinite(judged)):
+        if match != "chips":
+            raise EvidenceError(f"--match {match}: the {'power' if match == 'power' else 'price'} of {a.key} or {b.key} is not known; add it to a chip file (--catalog DIR)")
+        judged = np.where(np.isfinite(judged), judged, 1e9)
+    names = [n for n in world.draws.columns if not n.startswith("theta:") and not (n.startswith("error:") and not n.endswith(":" + job.id))]
+    edges = np.linspace(math.log(max(judged.min(), 1e-3)), math.log(max(judged.max(), 1e-3)) + 1e-9, 33)
+    heights, _ = np.histogram(np.log(np.maximum(judged, 1e-3)), bins=edges)
+    probability = ties(judged)
+    call = "at least equal" if probability >= 0.8 else "less" if probability <= 0.2 else "too close to call"
+    by = tuple((h.key, interval(rb.seconds / s * (scale if match == "chips" else 1.0))) for h, s in zip(a.belief.hypotheses, ra.by_hypothesis, strict=True))
+    finite_cost = bool(np.all(np.isfinite(cost)))
+    return JobVerdict(
+        job=job, a=side(world, a, job, ra), b=side(world, b, job, rb), ratio=interval(judged), p_at_least=probability, a_per_1000_b=interval(1000.0 / judged),
+        power_ratio=interval(power), cost_ratio=interval(cost) if finite_cost else None, call=call, contributions=contributions(world, a, b, ra, rb),
+        sensitivities=sensitivities(world.draws, np.log(np.maximum(judged, 1e-9)), names), by_hypothesis=by,
+        histogram=tuple((float(np.exp((x + y) / 2)), float(n) / len(judged)) for x, y, n in zip(edges[:-1], edges[1:], heights, strict=True)),
+    )  # fmt: skip
+
+
+def evidence_counts(c: Candidate) -> tuple[tuple[str, int], ...]:
+    """Count the facts behind a candidate by class."""
+    facts = {(f.quantity, f.value, f.source.key): f.source.kind for h in c.belief.hypotheses for fs in h.value.facts.values() for f in fs if not f.rejected}
+    return tuple(sorted(((str(k), n) for k, n in Counter(facts.values()).items()), key=lambda kn: -kn[1]))
+
+
+def weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str] = (), *, match: str = "chips", seed: int = 0, draws: int = 1024,
+          assume: Mapping[str, str] | None = None) -> Verdict:  # fmt: skip
+    """Weigh chip A against chip B on jobs (the founding ones if none is named).
+
+    Errors: unknown names, a hypothesis that is not held, a job that does not fit, fewer than 1,024 draws.
+    """
+    if match not in ("chips", "power", "cost"):
+        raise EvidenceError(f"--match {match}: it is chips, power or cost")
+    if not 1024 <= draws <= 2**17:
+        raise EvidenceError(f"--draws {draws}: from 1024 to {2**17} (a power of two is best)")
+    if seed < 0:
+        raise EvidenceError(f"--seed {seed}: a whole number of at least 0")
+    held = dict(assume or {})
+    ca, cb = candidate(catalog, a, held), candidate(catalog, b, held)
+    unused = [n for n in held if catalog.aliases().get(n.lower()) not in (ca.key, cb.key)]
+    if unused:
+        raise EvidenceError(f"--assume {unused[0]}={held[unused[0]]}: {unused[0]!r} is not one of the chips weighed ({ca.key}, {cb.key})")
+    listed = [catalog.job(j) for j in (jobs or FOUNDING)]
+    vendors, calibration, prior = read_vendors(catalog), read_calibration(catalog), read_prior(catalog.text("calibration/prior.toml"))
+    contexts = [context(h.value, p, vendors) for c in (ca, cb) for h in c.belief.hypotheses for j in listed for p in precisions(j, h.value)]
+    names = theta_names(contexts)
+    columns = [f"{c.key}:{q}" for c in (ca, cb) for q in QUANTITIES] + [f"belief:{c.key}" for c in (ca, cb)]
+    columns += [f"error:{c.key}:{j.id}" for c in (ca, cb) for j in listed] + [f"theta:{n}" for n in names]
+    dealt = deal(columns, draws, seed)
+    world = World(catalog=catalog, draws=dealt, theta=theta_draws(names, calibration, prior, dealt), calibration=calibration, vendors=vendors)
+    found = tuple(compare(world, ca, cb, j, match) for j in listed)
+    return Verdict(
+        question=f"Can the {_title(ca)} replace the {_title(cb)}?", headline=headline(found, _title(ca)), a=_title(ca), b=_title(cb), match=match, jobs=found,
+        hypotheses=tuple((c.key, tuple(HypothesisShare(key=h.key, title=h.title, weight=h.weight, reason=h.reason) for h in c.belief.hypotheses))
+                         for c in (ca, cb) if not c.certain or c.belief.hypotheses[0].key != "known"),
+        evidence=((ca.key, evidence_counts(ca)), (cb.key, evidence_counts(cb))), settle=_settle(found), wrongness=_wrongness(calibration), seed=seed, draws=draws,
+    )  # fmt: skip
+
+
+def _title(c: Candidate) -> str:
+    return c.belief.hypotheses[0].value.name.split(" (")[0]
+
+
+def _settle(jobs: Sequence[JobVerdict]) -> tuple[Sensitivity, ...]:
+    """Merge the sensitivities of all jobs by test, strongest first."""
+    best: dict[str, Sensitivity] = {}
+    for job in jobs:
+        for s in job.sensitivities:
+            if s.test not in best or s.narrows > best[s.test].narrows:
+                best[s.test] = s
+    return tuple(sorted(best.values(), key=lambda s: -s.narrows)[:6])
+
+
+def _wrongness(c: Calibration) -> tuple[str, ...]:
+    s = c.scores
+    return (
+        f"training, a source never seen: {s['left_out_source_group']:.0%} (n = {c.rows}; dense {s['left_out_source_group_dense']:.0%}, "
+        f"MoE {s['left_out_source_group_moe']:.0%}, Ascend {s['left_out_source_group_ascend']:.0%})",
+        f"training, a chip never seen: {s['left_out_chip']:.0%}",
+        "prefill and decode: roofline level, not yet held against measurements",
+    )
