@@ -19,6 +19,7 @@ from chipscale.report.chips import chip_page, chips_table, cluster_page, cluster
 CATALOG = load()
 CHIP = 'id = "my-chip"\nname = "Mine"\nvendor = "Me"\nfamily = "hopper"\ncluster = "dgx-h100"\n'
 FACT = '[[fact]]\nquantity = "power"\nvalue = "700 W"\nsource = "mine"\n'
+HYPOTHESIS = '[[hypothesis]]\nkey = "a"\ntitle = "A"\nweight = 1.0\nreason = "why not"\nchip = "my-chip"\n'
 SOURCE = '[mine]\nwhere = "my bench"\nkind = "measured"\ndate = "2026-11"\n'
 
 
@@ -141,6 +142,7 @@ def test_founding_jobs_are_complete() -> None:
         ("NeMo (Megatron-Core)", "megatron"),
         ("MindSpeed-LLM (formerly ModelLink) on MindSpeed/Megatron, PyTorch torch_npu", "mindspeed"),
         ("MaxText (JAX)", "maxtext"),
+        ("Megatron-DeepSpeed", "deepspeed"),
         ("something else", "unknown"),
     ],
 )
@@ -167,13 +169,53 @@ def test_a_chip_of_ones_own_is_found(tmp_path: Path) -> None:
         (CHIP.replace('name = "Mine"\n', "") + FACT, "name"),
         (CHIP.replace('"my-chip"', '"other"') + FACT, "id"),
         (CHIP + FACT + "= broken", "line"),
+        (CHIP + 2 * (FACT + "chosen = true\n"), "two facts are chosen"),
+        (CHIP + FACT.replace('"power"', '"pwer"'), "did you mean power"),
+        (CHIP + HYPOTHESIS, "itself"),
+        (CHIP + HYPOTHESIS.replace("my-chip", "910d"), "itself a belief"),
+        (CHIP + HYPOTHESIS.replace("my-chip", "h100").replace("1.0", "0.5"), "weights"),
+        (CHIP + 'aliases = [\n"mine",\n"H100",\n]\n', "nvidia-h100-sxm-80gb.toml"),
     ],
-    ids=["no-unit", "negative", "nan", "no-source", "unknown-source", "unknown-field", "missing-field", "other-id", "malformed"],
+    ids=["no-unit", "negative", "nan", "no-source", "unknown-source", "unknown-field", "missing-field", "other-id", "malformed",
+         "two-chosen", "mistyped", "own-name", "belief-in-belief", "weights", "alias-taken"],
 )
 def test_a_bad_chip_file_is_refused_by_file_and_field(tmp_path: Path, chip: str, says: str) -> None:
     with pytest.raises(EvidenceError, match=says) as problem:
         load(folder(tmp_path, chip)).chip("my-chip")
     assert "my-chip.toml" in str(problem.value)
+
+
+def test_hypotheses_in_a_ring_are_refused(tmp_path: Path) -> None:
+    folder(tmp_path, CHIP + HYPOTHESIS.replace("my-chip", "b"))
+    folder(tmp_path, CHIP.replace("my-chip", "b") + HYPOTHESIS, name="b")
+    with pytest.raises(EvidenceError, match="itself a belief"):
+        load(tmp_path).chip("my-chip")
+
+
+def test_an_alias_over_several_lines_is_found(tmp_path: Path) -> None:
+    assert load(folder(tmp_path, CHIP + 'aliases = [\n  "mine-a",  # the first\n  "mine-b",\n]\n' + FACT)).aliases()["mine-b"] == "my-chip"
+
+
+def test_one_source_in_two_files_is_refused(tmp_path: Path) -> None:
+    folder(tmp_path, CHIP + FACT)
+    (tmp_path / "sources" / "other.toml").write_text(SOURCE, encoding="utf-8")
+    with pytest.raises(EvidenceError, match="also in"):
+        load(tmp_path).chip("my-chip")
+
+
+def test_a_quantity_whose_facts_are_all_rejected_is_not_known() -> None:
+    assert not plain("cambricon-mlu590").has("peak_fp8")
+    with pytest.raises(EvidenceError, match="every fact is rejected"):
+        plain("cambricon-mlu590").fact("peak_fp8")
+
+
+@pytest.mark.parametrize(("old", "new", "says"), [('"dgx-h100"', '"dgx-h101"', "field id"), ('"2 us"', '"2"', "tier.inner.latency")])
+def test_a_bad_cluster_file_is_refused_by_file_and_field(tmp_path: Path, old: str, new: str, says: str) -> None:
+    (tmp_path / "clusters").mkdir()
+    (tmp_path / "clusters" / "dgx-h100.toml").write_text(CATALOG.files("clusters")["dgx-h100"].read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    with pytest.raises(EvidenceError, match=says) as problem:
+        load(tmp_path).cluster("dgx-h100")
+    assert "dgx-h100.toml" in str(problem.value)
 
 
 def test_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:

@@ -76,6 +76,12 @@ def test_watts_and_dollars_survive_printing(unit: str, value: float) -> None:
     assert parse(show(value, unit), unit) == pytest.approx(value, rel=6e-3)
 
 
+@pytest.mark.parametrize(("value", "unit", "text"), [(14.8e12, "tokens", "14.8T"), (0.4, "W", "0.4 W"), (2e-5, "1", "2e-05"), (700.0, "W", "700 W")])
+def test_printing_keeps_prefix_and_small_values(value: float, unit: str, text: str) -> None:
+    assert show(value, unit) == text
+    assert parse(text, unit) == pytest.approx(value)
+
+
 @given(st.text(), st.sampled_from(UNITS))
 def test_any_text_is_read_or_refused(text: str, unit: str) -> None:
     with suppress(EvidenceError):

@@ -6,7 +6,8 @@ import difflib
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chipscale.evidence import SPREAD, Belief, EvidenceError, Fact, Hypothesis, Kind, Per, Source
-from chipscale.facts.chip import QUANTITIES, Chip
+from chipscale.facts.chip import PRECISIONS, QUANTITIES, Chip
 from chipscale.facts.cluster import Cluster, Tier, Topology
 from chipscale.facts.config_json import read_file
 from chipscale.facts.framework import Framework
@@ -26,6 +27,8 @@ from chipscale.units import parse
 
 T = TypeVar("T")
 RANK = {kind: i for i, kind in enumerate(Kind)}
+UNITS = {**QUANTITIES, **{f"measured_{p}_matmul": "FLOP/s" for p in PRECISIONS}}
+ALIASES = re.compile(r'^aliases = \[((?:\s*"[^"\\]*"\s*,?)*)\s*\]\s*$', re.MULTILINE)
 
 
 class _Border(BaseModel):
@@ -147,6 +150,22 @@ def checked(shape: type[B], table: dict[str, Any], path: Path) -> B:
         raise EvidenceError(f"{path}: {bad}; docs/add-a-chip.md lists the fields") from problem
 
 
+def named(id: str, path: Path) -> None:
+    """Refuse a file whose id differs from its name."""
+    if id != (stem := path.stem.replace("--", "/")):
+        raise EvidenceError(f"{path}: field id is {id!r}, but the file is named {stem!r}; make them equal")
+
+
+@contextmanager
+def inside(path: Path, field: str = "") -> Iterator[None]:
+    """Put the file, and the field if one is given, before the message of any error."""
+    try:
+        yield
+    except EvidenceError as problem:
+        text = str(problem)
+        raise EvidenceError(text if text.startswith(str(path)) else f"{path}: {f'field {field}: ' if field else ''}{text}") from problem
+
+
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """What is known, by id: files are read when they are asked for. `folders` are searched last to first."""
@@ -183,8 +202,12 @@ class Catalog:
     def _sources(self) -> dict[str, Source]:
         found: dict[str, Source] = {}
         for folder in self.folders:
+            here: dict[str, Path] = {}
             for path in sorted((folder / "sources").glob("*.toml")):
                 for key, table in read_toml(path).items():
+                    if key in here:
+                        raise EvidenceError(f"{path}: source {key!r} is also in {here[key]}; rename one, or delete it")
+                    here[key] = path
                     if not isinstance(table, dict):
                         raise EvidenceError(f"{path}: {key} must be a table with where, kind and date")
                     s = checked(SourceFile, table, path)
@@ -196,12 +219,19 @@ class Catalog:
         return self._once("aliases", "", self._aliases)
 
     def _aliases(self) -> dict[str, str]:
-        found: dict[str, str] = {}
-        for id, path in self.files("chips").items():
-            line = re.search(r"^aliases = \[(.*)\]", path.read_text(encoding="utf-8", errors="replace"), re.MULTILINE)
-            for alias in re.findall(r'"([^"]*)"', line.group(1)) if line else []:
-                found.setdefault(alias.lower(), id)
-        return {**found, **{id.lower(): id for id in self.files("chips")}}
+        files = self.files("chips")
+        found = {id.lower(): id for id in files}
+        for id, path in files.items():
+            text = path.read_text(encoding="utf-8", errors="replace")
+            line = ALIASES.search(text)
+            for alias in re.findall(r'"([^"]*)"', line.group(1)) if line else self._chip_file(id).aliases if "aliases" in text else ():
+                if (other := found.setdefault(alias.lower(), id)) != id:
+                    raise EvidenceError(f"{path}: field aliases: {alias!r} already names the chip of {files[other]}; choose another")
+        return found
+
+    def _chip_file(self, id: str) -> ChipFile:
+        path = self.files("chips")[id]
+        return self._once("chip file", id, lambda: checked(ChipFile, read_toml(path), path))
 
     def chip(self, name: str) -> Chip | Belief[Chip]:
         """Return a chip, or a belief over chips, by id or alias."""
@@ -215,18 +245,20 @@ class Catalog:
 
     def _chip(self, id: str) -> Chip | Belief[Chip]:
         path = self.files("chips")[id]
-        f = checked(ChipFile, read_toml(path), path)
-        if f.id != id:
-            raise EvidenceError(f"{path}: field id is {f.id!r}, but the file is named {id!r}; make them equal")
+        f = self._chip_file(id)
+        named(f.id, path)
         if not f.hypothesis:
             return Chip(id=id, name=f.name, vendor=f.vendor, family=f.family, facts=self._facts(f.fact, path), released=f.released, cluster=f.cluster, notes=tuple(f.notes))
-        return Belief(hypotheses=tuple(self._hypothesis(f, h, path) for h in f.hypothesis))
+        with inside(path, "hypothesis"):
+            return Belief(hypotheses=tuple(self._hypothesis(f, h, path) for h in f.hypothesis))
 
     def _hypothesis(self, f: ChipFile, h: HypothesisFile, path: Path) -> Hypothesis[Chip]:
         if h.chip:
+            id = self.aliases().get(h.chip.lower(), "")
+            if id and self._chip_file(id).hypothesis:
+                raise EvidenceError(f"{path}: hypothesis {h.key} names {h.chip}, {'the file itself' if id == f.id else 'itself a belief'}; name a chip")
             found = self.chip(h.chip)
-            if isinstance(found, Belief):
-                raise EvidenceError(f"{path}: hypothesis {h.key} names {h.chip}, itself a belief; name a chip")
+            assert isinstance(found, Chip)
             value = found
         else:
             value = Chip(id=f"{f.id}={h.key}", name=f"{f.name} ({h.key})", vendor=f.vendor, family=h.family or f.family, facts=self._facts(h.fact, path), cluster=h.cluster or f.cluster)
@@ -236,20 +268,24 @@ class Catalog:
         groups: dict[str, list[tuple[bool, Fact]]] = {}
         for f in files:
             groups.setdefault(f.quantity, []).append((f.chosen, self._fact(f, path)))
+        for quantity, facts in groups.items():
+            by_hand = [fact for chosen, fact in facts if chosen]
+            if len(by_hand) > 1 or any(fact.rejected for fact in by_hand):
+                raise EvidenceError(f"{path}: field fact.{quantity}.chosen: {'two facts are chosen' if len(by_hand) > 1 else 'the chosen fact is rejected'}; choose one")
         return {quantity: chosen_first(facts) for quantity, facts in groups.items()}
 
     def _fact(self, f: FactFile, path: Path) -> Fact:
-        unit = QUANTITIES.get(f.quantity, "FLOP/s" if f.quantity.endswith("_matmul") else "1")
-        try:
+        if f.quantity not in UNITS:
+            close = difflib.get_close_matches(f.quantity, UNITS, n=1, cutoff=0.5)
+            raise EvidenceError(f"{path}: field fact.quantity: {f.quantity!r} is unknown; {f'did you mean {close[0]}?' if close else 'docs/add-a-chip.md lists the quantities'}")
+        unit = UNITS[f.quantity]
+        with inside(path, f"fact.{f.quantity}.value"):
             value = parse(f.value, unit)
             low, high = (parse(t, unit) if t is not None else value for t in (f.low, f.high))
             if value <= 0:
                 raise EvidenceError("must be positive; leave out what is not known")
             return Fact(quantity=f.quantity, value=value, low=low, high=high, unit=unit, source=self.source(f.source, path), per=f.per, sense=f.sense, note=f.note,
                         rejected=f.rejected)  # fmt: skip
-        except EvidenceError as problem:
-            text = str(problem)
-            raise EvidenceError(text if text.startswith(str(path)) else f"{path}: field fact.{f.quantity}.value: {text}") from problem
 
     def cluster(self, name: str) -> Cluster:
         """Return a cluster by id."""
@@ -257,11 +293,18 @@ class Catalog:
 
     def _cluster(self, path: Path) -> Cluster:
         f = checked(ClusterFile, read_toml(path), path)
+        named(f.id, path)
         tiers = []
         for t in f.tier:
+            if t.latency_source:
+                self.source(t.latency_source, path)
+            with inside(path, f"tier.{t.name}.latency"):
+                latency = parse(t.latency, "s")
             fact = self._fact(FactFile(quantity="scaleup_bandwidth", value=t.bandwidth, low=t.low, high=t.high, source=t.source, sense="one-way"), path)
-            tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=parse(t.latency, "s"), topology=t.topology, oversubscription=t.oversubscription))
-        return Cluster(id=f.id, name=f.name, chip=f.chip, node=f.node, tiers=tuple(tiers), notes=tuple(f.notes))
+            with inside(path, "tier"):
+                tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=latency, topology=t.topology, oversubscription=t.oversubscription))
+        with inside(path, "tier"):
+            return Cluster(id=f.id, name=f.name, chip=f.chip, node=f.node, tiers=tuple(tiers), notes=tuple(f.notes))
 
     def cluster_for(self, chip: Chip) -> Cluster:
         """Return the cluster that a chip stands on unless another is named."""
@@ -281,7 +324,9 @@ class Catalog:
         """Return a job by id."""
         path = self._path("jobs", name)
         f = checked(JobFile, read_toml(path), path)
-        tokens = parse(f.tokens, "tokens") if f.tokens else 0.0
+        named(f.id, path)
+        with inside(path, "tokens"):
+            tokens = parse(f.tokens, "tokens") if f.tokens else 0.0
         return Job(id=f.id, title=f.title, phase=f.phase, model=f.model, chips=f.chips, length=f.length, batch=f.batch, tokens=tokens, precisions=tuple(f.precisions), source=f.source)
 
     def framework(self, name: str) -> Framework:
@@ -291,14 +336,20 @@ class Catalog:
 
     def _framework(self, path: Path) -> Framework:
         f = checked(FrameworkFile, read_toml(path), path)
+        named(f.id, path)
         if abs(sum(f.recompute.values()) - 1) > 1e-9:
             raise EvidenceError(f"{path}: field recompute: weights sum to {sum(f.recompute.values()):g}; make them sum to 1")
         return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()), master_bytes=f.master_bytes,
                          gradient_bytes=f.gradient_bytes, overlaps=tuple(f.overlaps), source=f.source, date=f.date)  # fmt: skip
 
     def framework_matching(self, stated: str) -> Framework:
-        """Return the framework whose words stand earliest in a stated name, else the unknown one."""
-        best = min(((stated.lower().find(m), -len(m), id) for id in self.files("frameworks") for m in self.framework(id).matches if m in stated.lower()), default=None)
+        """Return the framework that a stated name names, else the unknown one.
+
+        The earliest word counts; in a compound word the last part, its head: Megatron-DeepSpeed is a DeepSpeed.
+        """
+        text = stated.lower()
+        found = [(at, len(m), id) for id in self.files("frameworks") for m in self.framework(id).matches if (at := text.find(m)) >= 0]
+        best = min(found, key=lambda f: (max(text.rfind(mark, 0, f[0]) for mark in " /,(+"), -f[0], -f[1], f[2]), default=None)
         return self.framework(best[2] if best else "unknown")
 
     def chips(self) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chipscale.facts.model import MLP, Attention, Block, Experts, Indexer, LatentAttention, LinearAttention, Model
-from chipscale.ops.attention import delta_core, index_core, mean_span, softmax_core
+from chipscale.ops.attention import STREAMED, delta_core, index_core, mean_span, softmax_core
 from chipscale.ops.dense import linear
 from chipscale.ops.elementwise import passes
 from chipscale.ops.work import Num, Work
@@ -77,7 +77,8 @@ def _core(s: Shard, span: Num, heads: Num, kv: Num, qk: float, v: float, calls: 
     if not s.decode:
         return softmax_core("attention", s.tokens, span, heads, kv, qk, v, calls=calls, train=s.train, flash=s.flash)
     read = 2.0 * s.tokens * span * kv * (qk + v)
-    return [Work(name="attention", form="attention", cause="attention", flop=2.0 * s.tokens * span * heads * (qk + v), bytes=read, calls=calls)]
+    return [Work(name="attention", form="attention", cause="attention", flop=2.0 * s.tokens * span * heads * (qk + v), bytes=read,
+                 rows=STREAMED, calls=calls)]  # fmt: skip
 
 
 def _latent_mixer(m: LatentAttention, d: float, s: Shard, calls: float) -> list[Work]:
@@ -99,7 +100,7 @@ def _latent_mixer(m: LatentAttention, d: float, s: Shard, calls: float) -> list[
                           bytes=2.0 * heads * m.kv_rank * (m.nope_dim + m.v_head_dim), calls=calls))  # fmt: skip
         flop = 2.0 * s.tokens * span * heads * (2.0 * m.kv_rank + m.rope_dim)
         works.append(Work(name="attention", form="attention", cause="attention", flop=flop, bytes=2.0 * s.tokens * span * (m.kv_rank + m.rope_dim),
-                          calls=calls))  # fmt: skip
+                          rows=STREAMED, calls=calls))  # fmt: skip
     else:
         works += linear("kv up", s.tokens, heads * (m.nope_dim + m.v_head_dim), m.kv_rank, calls=calls, train=s.train, width=s.width)
         works += _core(s, span, heads, heads, qk, m.v_head_dim, calls)
@@ -182,7 +183,7 @@ def build(model: Model, s: Shard) -> Graph:
     """Build the graph of a model; MTP layers add one more last block and head each when training."""
     d = float(model.d_model)
     works: list[Work] = []
-    for block in model.blocks:
+    for block in model.kinds:
         works += block_works(block, d, s)
     heads = head_works(model, s)
     extra = model.mtp_layers if s.train else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from functools import cache
 from itertools import product
 
 import numpy as np
@@ -45,31 +46,42 @@ def divisors(n: int, most: int) -> list[int]:
     return [d for d in range(1, min(n, most) + 1) if n % d == 0]
 
 
-def space(model: Model, chips: int, batch: int, inner: int) -> PlanTable:
+@cache
+def space(model: Model, chips: int, batch: int, most_tp: int) -> PlanTable:
     """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
 
-    tp up to two inner tiers and 64, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute.
+    tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute.
     """
     experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
     heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
-    columns: list[tuple[int, ...]] = []
-    for tp in divisors(chips, min(heads, max(8, 2 * inner), 64)):
-        if heads % tp:
-            continue
+    tables: list[Ints] = []
+    for tp in (t for t in divisors(chips, min(heads, most_tp)) if heads % t == 0):
         for pp, cp in product(divisors(chips // tp, min(model.layers, 128)), (1, 2, 4, 8)):
             dp, rest = divmod(chips, tp * pp * cp)
             if rest or batch % dp:
                 continue
             ranks = tp * cp * dp
-            eps = [e for e in divisors(experts, ranks) if ranks % e == 0] if experts else [1]
-            splits = [(e, t) for e, t in product(eps, {1, tp} if experts else {1}) if ranks % (e * t) == 0]
+            splits = [(e, t) for e in (divisors(experts, ranks) if experts else [1]) for t in ({1, tp} if experts else {1}) if ranks % (e * t) == 0]
             vpps = [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and -(-model.layers // pp) >= v)]
             micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
-            columns += [(tp, pp, v, cp, e, t, dp, m, z, r) for (e, t), v, m, z, r in product(splits, vpps, micros, range(4), range(3))]
-    if not columns:
+            tables.append(_crossed(tp, pp, cp, dp, splits, vpps, micros))
+    if not tables:
         raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
-    grid = np.array(columns, dtype=np.int64)
-    return PlanTable(**{name: grid[:, i] for i, name in enumerate(f.name for f in fields(PlanTable))})
+    grid = np.concatenate(tables, axis=1)
+    return PlanTable(**{f.name: np.ascontiguousarray(grid[i]) for i, f in enumerate(fields(PlanTable))})
+
+
+def _crossed(tp: int, pp: int, cp: int, dp: int, splits: list[tuple[int, int]], vpps: list[int], micros: list[int]) -> Ints:
+    """Cross the free axes of one (tp, pp, cp); the rows of the result are the fields of PlanTable in order."""
+    s, v, m, z, r = (i.ravel() for i in np.indices((len(splits), len(vpps), len(micros), 4, 3)))
+    ep, etp = np.array(splits).T
+    fixed = [np.full(len(s), n, dtype=np.int64) for n in (tp, pp, cp, dp)]
+    return np.stack([fixed[0], fixed[1], np.array(vpps)[v], fixed[2], ep[s], etp[s], fixed[3], np.array(micros)[m], z, r])
+
+
+def most_tp(hardware: Hardware) -> int:
+    """Return the widest tensor parallelism worth listing: two inner tiers, from 8 to 64."""
+    return int(min(max(8.0, 2.0 * float(np.asarray(hardware.inner_size))), 64.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,8 +62,8 @@ def _hint(unit: str) -> str:
 def show(value: float, unit: str, digits: int = 3) -> str:
     """Write a quantity with a fitting prefix.
 
-    >>> show(3.35e12, "B/s"), show(0.0021, "s"), show(132, "1")
-    ('3.35 TB/s', '2.1 ms', '132')
+    >>> show(3.35e12, "B/s"), show(0.0021, "s"), show(132, "1"), show(14.8e12, "tokens")
+    ('3.35 TB/s', '2.1 ms', '132', '14.8T')
     """
     if not math.isfinite(value):
         return "unknown"
@@ -74,14 +74,14 @@ def show(value: float, unit: str, digits: int = 3) -> str:
         return f"{_round(value / 1e-9, digits)} ns"
     if unit in ("1", "mm2"):
         return f"{_round(value, max(digits, 4))}{' mm2' if unit == 'mm2' else ''}"
-    if unit in ("USD", "W") and value < 1e5:
-        return f"{value:,.0f} {unit}"
+    if unit in ("USD", "W") and abs(value) < 1e5:
+        return f"{value:,.0f} {unit}" if abs(value) >= 100 else f"{_round(value, digits)} {unit}"
     for factor, name in ((PETA, "P"), (TERA, "T"), (GIGA, "G"), (MEGA, "M"), (KILO, "k")):
-        if abs(value) >= factor * 0.9999 and (name != "P" or abs(value) >= 9.9 * PETA):
-            return f"{_round(value / factor, max(digits, 4))} {name}{unit}"
+        if abs(value) >= factor * 0.9999 and (name != "P" or unit == "tokens" or abs(value) >= 9.9 * PETA):
+            return f"{_round(value / factor, max(digits, 4))}{name if unit == 'tokens' else f' {name}{unit}'}"
     return f"{_round(value, digits)} {unit}"
 
 
 def _round(value: float, digits: int) -> str:
     text = f"{value:.{digits}g}"
-    return f"{float(text):,.0f}" if "e" in text or abs(float(text)) >= 1000 else text
+    return f"{float(text):,.0f}" if abs(float(text)) >= 1000 else text

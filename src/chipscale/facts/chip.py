@@ -31,8 +31,8 @@ QUANTITIES: Mapping[str, str] = {
 class Chip:
     """A package as sold (its dies inside).
 
-    `facts` maps a quantity of `QUANTITIES` (or a further one, shown but not computed with) to all
-    facts about it, the chosen one first. A missing precision is missing, never guessed.
+    `facts` maps a quantity of `QUANTITIES` (or `measured_bf16_matmul` and its like, shown but not computed
+    with) to all facts about it, the chosen one first and the rejected ones last. A missing precision is missing, never guessed.
     `family` keys the calibration (ampere, hopper, blackwell, davinci-a2, ...).
     """
 
@@ -48,12 +48,15 @@ class Chip:
     def fact(self, quantity: str) -> Fact:
         """Return the chosen fact, or say that nothing is known of it."""
         known = self.facts.get(quantity)
-        if not known:
-            raise EvidenceError(f"{self.id}: nothing is known of {quantity}; add a [[fact]] with a source to a chip file of your own (--catalog DIR)")
+        if not known or known[0].rejected:
+            nothing = "every fact is rejected about" if known else "nothing is known of"
+            raise EvidenceError(f"{self.id}: {nothing} {quantity}; add a [[fact]] with a source to a chip file of your own (--catalog DIR)")
         return known[0]
 
     def has(self, quantity: str) -> bool:
-        return bool(self.facts.get(quantity))
+        """Say whether a fact that is not rejected is known."""
+        known = self.facts.get(quantity)
+        return bool(known) and not known[0].rejected
 
     def value(self, quantity: str) -> float:
         return self.fact(quantity).value

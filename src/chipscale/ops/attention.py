@@ -8,6 +8,8 @@ from chipscale.ops.work import Num, Work
 
 #: FLOP of the backward pass over those of the forward: five products instead of two (flash-attention-2, section 3.1)
 BACKWARD_PRODUCTS = 2.5
+#: context that a kernel streams without starting anew for each tile of queries
+STREAMED = 1e12
 
 
 def mean_span(length: Num, reach: float | None, chunked: bool) -> Num:
@@ -66,10 +68,10 @@ def index_core(tokens: Num, span: Num, heads: Num, dim: float, *, calls: float, 
     16384000.0
     """
     flop = 2.0 * tokens * span * heads * dim
-    works = [Work(name="index", form="attention", cause="attention", flop=flop, bytes=2.0 * tokens * heads * dim, calls=calls)]
+    works = [Work(name="index", form="attention", cause="attention", flop=flop, bytes=2.0 * tokens * heads * dim, rows=2.0 * span, calls=calls)]
     if train:
         works.append(Work(name="index backward", form="attention", cause="attention", flop=2.0 * flop, bytes=4.0 * tokens * heads * dim,
-                          calls=calls, backward=True))  # fmt: skip
+                          rows=2.0 * span, calls=calls, backward=True))  # fmt: skip
     return works
 
 
@@ -86,8 +88,8 @@ def delta_core(tokens: Num, heads: Num, key_dim: float, value_dim: float, *, cal
     """
     flop = 2.0 * tokens * heads * (3.0 * key_dim * value_dim + chunk * (key_dim + value_dim))
     moved = 2.0 * tokens * heads * (2.0 * key_dim + 2.0 * value_dim)
-    works = [Work(name="delta rule", form="attention", cause="attention", flop=flop, bytes=moved, calls=calls, core=True)]
+    works = [Work(name="delta rule", form="attention", cause="attention", flop=flop, bytes=moved, rows=STREAMED, calls=calls, core=True)]
     if train:
         works.append(Work(name="delta rule backward", form="attention", cause="attention", flop=2.0 * flop, bytes=2.0 * moved,
-                          calls=calls, backward=True))  # fmt: skip
+                          rows=STREAMED, calls=calls, backward=True))  # fmt: skip
     return works

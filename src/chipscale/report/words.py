@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from chipscale.verdict.nouns import Interval
 
@@ -108,3 +109,20 @@ def evidence(counted: tuple[tuple[str, int], ...]) -> str:
     rest = ", ".join(f"{n:,} {kind}" for kind, n in counted if n)
     measured = any(kind == "measured" and n for kind, n in counted)
     return rest if measured else f"no measured fact; {rest}" if rest else "no fact"
+
+
+CAUSES: Mapping[str, str] = {
+    "gemm": "matrix multiplies", "experts": "experts", "attention": "attention", "head": "vocabulary head", "elementwise": "element-wise",
+    "recompute": "recompute", "optimizer": "optimizer", "tp": "tensor-parallel traffic", "ep": "expert traffic", "cp": "context traffic",
+    "pp": "pipeline traffic", "fsdp": "sharding traffic", "dp": "gradient traffic", "bubble": "pipeline bubble", "imbalance": "imbalance",
+    "host": "host", "fixed": "fixed costs",
+}  # fmt: skip
+
+
+def cause(name: str) -> str:
+    """Write out a cause of a step's time.
+
+    >>> cause("dp"), cause("weights")
+    ('gradient traffic', 'weights')
+    """
+    return CAUSES.get(name, name.replace("_", " "))

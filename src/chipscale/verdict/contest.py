@@ -19,13 +19,13 @@ from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED
 from chipscale.ops.work import Num
 from chipscale.plan import Degrees, Plan, PlanTable, degrees
-from chipscale.search import Problem, evaluator, space
+from chipscale.search import Problem, evaluator, most_tp, space
 from chipscale.simulators.forward import Forward, deployments
 from chipscale.step import Step, sizes
 
 #: plans kept for the draws: the fastest at each of several capacities
-KEPT = 6
-CAPACITIES = (0.6, 0.8, 1.0, 1.2)
+KEPT = 4
+CAPACITIES = (0.45, 0.6, 0.8, 1.0, 1.2)
 
 
 class Runner(Protocol):
@@ -111,7 +111,7 @@ def options(catalog: Catalog, job: Job, chip: Chip, cluster: Cluster, k: dict[st
         run = runner(model, job, precision)
         if plans is None and isinstance(run, Training):
             e = evaluator(run.problem, hw, k[precision])
-            table = space(model, job.chips, job.batch, int(float(np.asarray(hw.inner_size))))
+            table = space(model, job.chips, job.batch, most_tp(hw))
             all_found = e.evaluate(table)
             plans = _kept(table, all_found.seconds, all_found.bytes, chip, job)
         elif not isinstance(run, Training):

@@ -27,6 +27,8 @@ FOUNDING = ("train-deepseek-v3", "train-llama-3.1-405b", "train-llama-3.1-8b", "
 #: log-scale error of a serving pass at roofline level (assumed until the serving tables are held against measurements)
 SERVING_SIGMA = 0.25
 MAPE_TO_SIGMA = 1.25
+#: ratio given to draws in which A's chip cannot hold the job at all
+FLOOR = 1e-3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,7 +139,7 @@ def side(world: World, c: Candidate, job: Job, r: Run) -> Side:
     from chipscale.facts.parameters import parameters
 
     count = parameters(world.catalog.model(job.model))
-    mfu = flop * (count.active - count.embedding) * tokens / (total * job.chips * float(np.asarray(option.hardware.peak16)))
+    mfu = flop * (count.active - count.embedding) * tokens / (total * job.chips * float(np.asarray(option.hardware.peak)))
     held = float(np.asarray(option.runner.bytes(_degrees(plan))))
     return Side(chip=hypothesis.value.id, cluster=c.clusters[h].id, hypothesis=hypothesis.key, plan=str(plan), precision=option.precision, seconds=interval(r.seconds),
                 rate=interval(tokens / r.seconds / job.chips), mfu=mfu, memory_bytes=held, memory_capacity=hypothesis.value.value("memory_bytes"),
@@ -218,7 +220,7 @@ def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> J
         ratio = np.where(np.isinf(ra.seconds) & np.isinf(rb.seconds), 1.0, rb.seconds / ra.seconds)
         power, cost = ra.power / rb.power / ratio, ra.price / rb.price / ratio
     scale = {"chips": 1.0, "power": rb.power / ra.power, "cost": rb.price / ra.price}[match]
-    judged = ratio * scale
+    judged = np.maximum(ratio * scale, FLOOR)
     if not np.all(np.isfinite(judged)):
         if match != "chips":
             raise EvidenceError(f"--match {match}: the {'power' if match == 'power' else 'price'} of {a.key} or {b.key} is not known; add it to a chip file (--catalog DIR)")

@@ -1,0 +1,183 @@
+"""The page's charts: Vega-Lite through Altair, drawn as SVG that takes its colours from the page."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from chipscale.report.bars import TICKS, scale_of
+from chipscale.report.words import cause, pair, ratio, span
+from chipscale.units import show
+from chipscale.verdict.nouns import Verdict
+
+if TYPE_CHECKING:
+    import altair as alt
+
+WIDE, NARROW = 680, 330
+A, B, INK, QUIET, GRID = "var(--a)", "var(--b)", "currentColor", "var(--quiet)", "var(--grid)"
+SHOWN = 9
+OTHER = "other"
+#: compute in blue, memory in green, traffic in orange, waiting in grey
+COLOURS: Mapping[str, str] = {
+    "gemm": "#2b66b1", "experts": "#4f8fd6", "attention": "#86b4e8", "head": "#a9c6ea", "elementwise": "#3a9b8c", "recompute": "#79bfb1",
+    "optimizer": "#8a6bbd", "tp": "#d9822b", "ep": "#eba559", "cp": "#f0c48b", "pp": "#b9551c", "fsdp": "#b98a3e", "dp": "#dcbb58",
+    "bubble": "#979da8", "imbalance": "#bfc4cc", "host": "#6b7280", "fixed": "#565b64", OTHER: "#7d838d",
+}  # fmt: skip
+FURTHER = ("#2b66b1", "#3a9b8c", "#d9822b", "#8a6bbd", "#86b4e8", "#dcbb58", "#b9551c", "#979da8")
+DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Roofline:
+    """The ceilings of a chip at one precision: `peak` FLOP/s, `bandwidth` B/s."""
+
+    chip: str
+    precision: str
+    peak: float
+    bandwidth: float
+
+
+def svg(chart: alt.LayerChart | alt.FacetChart, name: str) -> str:
+    """Draw a chart as an SVG element that scales; `name` keeps its ids apart from those of other charts."""
+    import vl_convert
+
+    dressed = (
+        chart.configure(font="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif", background="transparent")
+        .configure_view(stroke=None)
+        .configure_axis(labelColor=INK, titleColor=INK, gridColor=GRID, domainColor=GRID, tickColor=GRID, labelFontSize=12, titleFontSize=12,
+                        titleFontWeight="normal", titlePadding=8)  # fmt: skip
+        .configure_text(color=INK, fontSize=12)
+    )
+    drawn: str = vl_convert.vegalite_to_svg(dressed.to_dict())
+    drawn = re.sub(r'(id="|url\(#|href="#)(?=[A-Za-z])', rf"\g<1>{name}-", drawn)
+    drawn = re.sub(r' (aria-[a-z]+|role)="[^"]*"', "", drawn)
+    size = re.search(r'<svg[^>]* width="([\d.]+)" height="([\d.]+)"', drawn)
+    most = f' style="max-width:{float(size.group(1)):.0f}px"' if size else ""
+    return re.sub(r'<svg ([^>]*?) width="[\d.]+" height="[\d.]+"', rf'<svg \1 aria-hidden="true" focusable="false"{most}', drawn, count=1)
+
+
+def _values(rows: Sequence[Mapping[str, object]]) -> Any:
+    import altair as alt
+
+    return alt.Data(values=[dict(r) for r in rows])
+
+
+def ratio_chart(v: Verdict, width: int) -> alt.LayerChart:
+    """Draw each job's ratio with its 80 % interval on a logarithmic axis, parity marked."""
+    import altair as alt
+
+    scale = scale_of([j.ratio for j in v.jobs], width)
+    narrow = width < WIDE
+    rows = [{"job": j.job.title, "low": j.ratio.low, "mid": j.ratio.median, "high": j.ratio.high,
+             "label": f"{ratio(j.ratio.median)}  ({span(j.ratio)})", "start": scale.low}
+            for j in v.jobs if math.isfinite(j.ratio.median) and j.ratio.low > 0 and math.isfinite(j.ratio.high)]  # fmt: skip
+    a, b = pair(v.a, v.b)
+    gaps = [t for t in TICKS if scale.low <= t <= scale.high]
+    x = alt.X("low:Q", scale=alt.Scale(type="log", domain=[scale.low, scale.high], nice=False),
+              axis=alt.Axis(values=gaps, title=f"{a} / {b}, logarithmic", format="~g", labelOverlap=True))  # fmt: skip
+    order = [r["job"] for r in rows]
+    y = alt.Y("job:N", sort=order, title=None, axis=None if narrow else alt.Axis(labelLimit=230, ticks=False, domain=False, labelPadding=12, labelFontSize=13))
+    base = alt.Chart(_values(rows)).encode(y=y)
+    parity = alt.Chart(_values([{"one": 1.0, "label": "one for one"}])).encode(x="one:Q")
+    layers: list[Any] = [
+        parity.mark_rule(color=INK, strokeWidth=1.2),
+        parity.mark_text(align="center", dy=-9, y=0, fontSize=12).encode(text="label:N"),
+        base.mark_rule(strokeWidth=7, opacity=0.38, color=A, strokeCap="round").encode(x=x, x2="high:Q"),
+        base.mark_point(filled=True, size=130, opacity=1, color=A).encode(x="mid:Q"),
+    ]
+    if narrow:
+        layers.append(base.mark_text(align="left", dy=-15, fontSize=13).encode(x="start:Q", text="job:N"))
+    else:
+        layers.append(base.mark_text(align="center", dy=-15, fontSize=12).encode(x="mid:Q", text="label:N"))
+    return alt.layer(*layers).properties(width=width - (0 if narrow else 220), height=alt.Step(54))
+
+
+def _apart(levels: Sequence[float], gap: float) -> list[float]:
+    """Push labels up until they are `gap` apart in decades, order kept."""
+    placed = [0.0] * len(levels)
+    last = -math.inf
+    for i in sorted(range(len(levels)), key=lambda i: levels[i]):
+        last = placed[i] = max(levels[i], last + gap)
+    return [10**p for p in placed]
+
+
+def roofline_chart(rooflines: Sequence[Roofline], first: str, width: int) -> alt.LayerChart:
+    """Draw the ceilings of both chips: FLOP/s against FLOP per byte, one colour a chip, one dash a precision."""
+    import altair as alt
+
+    precisions = list(dict.fromkeys(r.precision for r in rooflines))
+    right, left = 10**4, 10.0
+    rows, ends = [], []
+    tops = _apart([math.log10(r.peak) for r in rooflines], 0.075)
+    for r, top in zip(rooflines, tops, strict=True):
+        colour = A if r.chip == first else B
+        name = f"{r.chip} {r.precision.upper()}"
+        for x in sorted({left, r.peak / r.bandwidth, float(right)}):
+            rows.append({"name": name, "x": x, "y": min(r.peak, r.bandwidth * x), "colour": colour, "precision": r.precision})
+        ends.append({"x": right, "y": top * 1.04, "label": f"{name}, {show(r.peak, 'FLOP/s')}", "colour": colour})
+    x = alt.X("x:Q", scale=alt.Scale(type="log", domain=[left, right]),
+              axis=alt.Axis(title="FLOP per byte moved to and from memory", values=[10, 100, 1000, 10000], format="~s", grid=True))  # fmt: skip
+    lowest = min(r.bandwidth * left for r in rooflines)
+    high = max(tops) * 1.25
+    y = alt.Y("y:Q", scale=alt.Scale(type="log", domain=[lowest, high]),
+              axis=alt.Axis(title="TFLOP/s", values=[10.0**e for e in range(12, 18)], labelExpr="datum.value / 1e12", grid=True))  # fmt: skip
+    colour = alt.Color("colour:N", scale=None, legend=None)
+    dash = alt.StrokeDash("precision:N", legend=None, scale=alt.Scale(domain=precisions, range=[DASHES[i % len(DASHES)] for i in range(len(precisions))]))
+    lines = alt.Chart(_values(rows)).mark_line(strokeWidth=2.2).encode(x=x, y=y, color=colour, strokeDash=dash, detail="name:N")
+    labels = alt.Chart(_values(ends)).mark_text(align="right", baseline="bottom", dx=-2, fontSize=11.5).encode(x="x:Q", y="y:Q", text="label:N", color=colour)
+    return alt.layer(lines, labels).properties(width=width - 70, height=340 if width >= WIDE else 380)
+
+
+def shown_causes(v: Verdict) -> list[str]:
+    """Name the causes that the chart tells apart: those that take the largest share of any step."""
+    largest: dict[str, float] = {}
+    order: list[str] = []
+    for s in (side for j in v.jobs for side in (j.a, j.b)):
+        whole = sum(t for _, t in s.parts) or 1.0
+        for name, t in s.parts:
+            order += [] if name in order else [name]
+            largest[name] = max(largest.get(name, 0.0), t / whole)
+    kept = sorted((n for n in largest if largest[n] > 0), key=lambda n: -largest[n])
+    chosen = kept if len(kept) <= SHOWN else kept[: SHOWN - 1]
+    ranked = [n for n in COLOURS if n in order] + [n for n in order if n not in COLOURS]
+    return [n for n in ranked if n in chosen] + ([OTHER] if len(chosen) < len(kept) else [])
+
+
+def colour_of(causes: Sequence[str]) -> dict[str, str]:
+    """Give each cause its colour."""
+    return {name: COLOURS.get(name, FURTHER[i % len(FURTHER)]) for i, name in enumerate(causes)}
+
+
+def parts_chart(v: Verdict, width: int) -> alt.FacetChart:
+    """Draw where the time of a step goes on both sides, in multiples of the second side's step."""
+    import altair as alt
+
+    causes = shown_causes(v)
+    colours = colour_of(causes)
+    names = pair(v.a, v.b)
+    rows = []
+    for j in v.jobs:
+        whole = sum(t for _, t in j.b.parts) or 1.0
+        for name, s in zip(names, (j.a, j.b), strict=True):
+            label = f"{name}  {show(sum(t for _, t in s.parts), 's')}"
+            for part, t in s.parts:
+                kept = part if part in causes else OTHER
+                rows.append({"job": j.job.title, "side": label, "cause": cause(kept), "rank": causes.index(kept) if kept in causes else 99,
+                             "colour": colours.get(kept, COLOURS[OTHER]), "t": t / whole, "who": names.index(name)})  # fmt: skip
+    bars = (
+        alt.Chart(_values(rows))
+        .mark_bar(height=17, stroke="var(--page)", strokeWidth=0.8)
+        .encode(
+            x=alt.X("sum(t):Q", title=f"time of a step, in steps of the {names[1]}", axis=alt.Axis(tickCount=5, format="~g")),
+            y=alt.Y("side:N", title=None, sort=alt.EncodingSortField("who", order="ascending"), axis=alt.Axis(ticks=False, domain=False, labelLimit=160)),
+            color=alt.Color("colour:N", scale=None, legend=None),
+            order=alt.Order("rank:Q"),
+        )
+        .properties(width=width - 110, height=46)
+    )
+    header = alt.Header(title=None, labelAnchor="start", labelOrient="top", labelFontSize=13, labelColor=INK, labelPadding=4, labelLimit=width)
+    titles = [j.job.title for j in v.jobs]
+    return bars.facet(facet=alt.Facet("job:N", sort=titles, header=header), columns=1, spacing=14).resolve_scale(y="independent")
