@@ -212,7 +212,8 @@ def test_a_quantity_whose_facts_are_all_rejected_is_not_known() -> None:
 @pytest.mark.parametrize(("old", "new", "says"), [('"dgx-h100"', '"dgx-h101"', "field id"), ('"2 us"', '"2"', "tier.inner.latency")])
 def test_a_bad_cluster_file_is_refused_by_file_and_field(tmp_path: Path, old: str, new: str, says: str) -> None:
     (tmp_path / "clusters").mkdir()
-    (tmp_path / "clusters" / "dgx-h100.toml").write_text(CATALOG.files("clusters")["dgx-h100"].read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    text = CATALOG.files("clusters")["dgx-h100"].read_text(encoding="utf-8")
+    (tmp_path / "clusters" / "dgx-h100.toml").write_text(text.replace(old, new), encoding="utf-8")
     with pytest.raises(EvidenceError, match=says) as problem:
         load(tmp_path).cluster("dgx-h100")
     assert "dgx-h100.toml" in str(problem.value)

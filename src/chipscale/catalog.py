@@ -256,7 +256,8 @@ class Catalog:
         if h.chip:
             id = self.aliases().get(h.chip.lower(), "")
             if id and self._chip_file(id).hypothesis:
-                raise EvidenceError(f"{path}: hypothesis {h.key} names {h.chip}, {'the file itself' if id == f.id else 'itself a belief'}; name a chip")
+                what = "the file itself" if id == f.id else "itself a belief"
+                raise EvidenceError(f"{path}: hypothesis {h.key} names {h.chip}, {what}; name a chip")
             found = self.chip(h.chip)
             assert isinstance(found, Chip)
             value = found
@@ -271,13 +272,15 @@ class Catalog:
         for quantity, facts in groups.items():
             by_hand = [fact for chosen, fact in facts if chosen]
             if len(by_hand) > 1 or any(fact.rejected for fact in by_hand):
-                raise EvidenceError(f"{path}: field fact.{quantity}.chosen: {'two facts are chosen' if len(by_hand) > 1 else 'the chosen fact is rejected'}; choose one")
+                what = "two facts are chosen" if len(by_hand) > 1 else "the chosen fact is rejected"
+                raise EvidenceError(f"{path}: field fact.{quantity}.chosen: {what}; choose one")
         return {quantity: chosen_first(facts) for quantity, facts in groups.items()}
 
     def _fact(self, f: FactFile, path: Path) -> Fact:
         if f.quantity not in UNITS:
             close = difflib.get_close_matches(f.quantity, UNITS, n=1, cutoff=0.5)
-            raise EvidenceError(f"{path}: field fact.quantity: {f.quantity!r} is unknown; {f'did you mean {close[0]}?' if close else 'docs/add-a-chip.md lists the quantities'}")
+            hint = f"did you mean {close[0]}?" if close else "docs/add-a-chip.md lists the quantities"
+            raise EvidenceError(f"{path}: field fact.quantity: {f.quantity!r} is unknown; {hint}")
         unit = UNITS[f.quantity]
         with inside(path, f"fact.{f.quantity}.value"):
             value = parse(f.value, unit)
@@ -302,7 +305,8 @@ class Catalog:
                 latency = parse(t.latency, "s")
             fact = self._fact(FactFile(quantity="scaleup_bandwidth", value=t.bandwidth, low=t.low, high=t.high, source=t.source, sense="one-way"), path)
             with inside(path, "tier"):
-                tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=latency, topology=t.topology, oversubscription=t.oversubscription))
+                tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=latency, topology=t.topology,
+                                  oversubscription=t.oversubscription))  # fmt: skip
         with inside(path, "tier"):
             return Cluster(id=f.id, name=f.name, chip=f.chip, node=f.node, tiers=tuple(tiers), notes=tuple(f.notes))
 

@@ -24,6 +24,7 @@ class Attention:
 
     `reach` is how many earlier tokens a token sees at most: None all, else a sliding window or,
     with `chunked`, the chunk that holds the token. `gated` doubles the query projection (output gate).
+    `qk_norm` norms each head of query and key with one shared weight; `wide_norm` norms all heads together.
     """
 
     heads: int
@@ -36,6 +37,7 @@ class Attention:
     qkv_bias: bool = False
     out_bias: bool = False
     qk_norm: bool = False
+    wide_norm: bool = False
     sinks: bool = False
 
     def __post_init__(self) -> None:

@@ -4,121 +4,227 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chipscale.facts.model import MLP, Attention, Block, Experts, LatentAttention, LinearAttention, Mixer, Model
+from chipscale.facts.model import MLP, Attention, Experts, Feed, LatentAttention, LinearAttention, Mixer, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parameters:
     """Parameter counts by place; `total` is the text model, MTP heads and vision tower apart.
 
-    `active` counts the routed experts that one token visits, and the embedding once where it is a look-up.
+    `active` is what one token meets: the chosen routed experts and everything else, embedding and head included.
     """
 
     total: int
     active: int
     embedding: int
     head: int
-    mixers: int
-    dense: int
+    attention: int
+    dense_mlp: int
     experts_routed: int
     experts_shared: int
-    routers: int
+    router: int
     norms: int
     mtp: int
     vision: int
 
+    @property
+    def active_without_embedding(self) -> int:
+        """What one token multiplies: `active` without the input embedding, a look-up, unless the head is tied to it."""
+        return self.active - (self.embedding if self.head else 0)
 
-def mixer_parameters(mixer: Mixer, d: int) -> int:
-    """Count a token mixer's parameters.
 
-    attention: d h d_qk (twice if gated) + d h_kv (d_qk + d_v) + h d_v d, with biases, norms and sinks where present.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedParameters:
+    """The parameters of one feed-forward layer by place; `visited` are the routed ones that one token meets."""
 
-    Holds when projections are dense.
-    Source: attention-2017, section 3.2.2; deepseek-v2, section 2.1 (latent); gated-delta-net, section 3 (linear).
+    dense: int = 0
+    routed: int = 0
+    visited: int = 0
+    shared: int = 0
+    router: int = 0
 
-    >>> mixer_parameters(Attention(heads=32, kv_heads=8, head_dim=128, v_head_dim=128), 4096)
+    @property
+    def total(self) -> int:
+        return self.dense + self.routed + self.shared + self.router
+
+    @property
+    def active(self) -> int:
+        return self.dense + self.visited + self.shared + self.router
+
+
+def attention_parameters(m: Attention, d_model: int) -> int:
+    """Count the parameters of grouped attention.
+
+    d h d_qk (twice if gated) + d h_kv (d_qk + d_v) + h d_v d, and biases, norms of query and key, and one sink per head where present.
+
+    Holds when the projections are dense matrices.
+    Source: gqa-2023, section 2.2; gpt-oss-card, section 2.2 (sinks); qwen3-report, section 2 (norms).
+
+    >>> attention_parameters(Attention(heads=32, kv_heads=8, head_dim=128, v_head_dim=128), 4096)
     41943040
     """
-    if isinstance(mixer, LatentAttention):
-        return _latent(mixer, d)
-    if isinstance(mixer, LinearAttention):
-        return _linear(mixer, d)
-    query = mixer.heads * mixer.head_dim * (2 if mixer.gated else 1)
-    pair = mixer.kv_heads * (mixer.head_dim + mixer.v_head_dim)
-    count = d * (query + pair) + mixer.heads * mixer.v_head_dim * d
-    count += (query + pair) * mixer.qkv_bias + d * mixer.out_bias
-    return count + 2 * mixer.head_dim * mixer.qk_norm + mixer.heads * mixer.sinks
+    query = m.heads * m.head_dim * (2 if m.gated else 1)
+    pair = m.kv_heads * (m.head_dim + m.v_head_dim)
+    matrices = d_model * (query + pair) + m.heads * m.v_head_dim * d_model
+    biases = (query + pair) * m.qkv_bias + d_model * m.out_bias
+    narrow = 2 * m.head_dim * (m.qk_norm and not m.wide_norm)
+    wide = (m.heads + m.kv_heads) * m.head_dim * (m.qk_norm and m.wide_norm)
+    return matrices + biases + narrow + wide + m.heads * m.sinks
 
 
-def _latent(m: LatentAttention, d: int) -> int:
+def latent_parameters(m: LatentAttention, d_model: int) -> int:
+    """Count the parameters of multi-head latent attention, and of its indexer where it has one.
+
+    d r_q + r_q + r_q h (d_n + d_r) + d (r_kv + d_r) + r_kv + r_kv h (d_n + d_v) + h d_v d;
+    the indexer adds r_q h_i d_i + d d_i + 2 d_i + d h_i.
+
+    Holds when query and key-value latents have a norm each; without query compression (r_q = 0) the query is d h (d_n + d_r).
+    Source: deepseek-v2, section 2.1; deepseek-v3.2, section 2.1 (indexer).
+
+    >>> v3 = LatentAttention(heads=128, q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_head_dim=128)
+    >>> round(latent_parameters(v3, 7168) / 1e6, 1)
+    187.1
+    """
     qk = m.nope_dim + m.rope_dim
-    query = d * m.q_rank + m.q_rank + m.q_rank * m.heads * qk if m.q_rank else d * m.heads * qk
-    pair = d * (m.kv_rank + m.rope_dim) + m.kv_rank + m.kv_rank * m.heads * (m.nope_dim + m.v_head_dim)
+    query = d_model * m.q_rank + m.q_rank + m.q_rank * m.heads * qk if m.q_rank else d_model * m.heads * qk
+    pair = d_model * (m.kv_rank + m.rope_dim) + m.kv_rank + m.kv_rank * m.heads * (m.nope_dim + m.v_head_dim)
     index = 0
     if m.indexer:
         i = m.indexer
-        index = (m.q_rank or d) * i.heads * i.head_dim + d * i.head_dim + 2 * i.head_dim + d * i.heads
-    return query + pair + m.heads * m.v_head_dim * d + index
+        index = (m.q_rank or d_model) * i.heads * i.head_dim + d_model * i.head_dim + 2 * i.head_dim + d_model * i.heads
+    return query + pair + m.heads * m.v_head_dim * d_model + index
 
 
-def _linear(m: LinearAttention, d: int) -> int:
+def linear_parameters(m: LinearAttention, d_model: int) -> int:
+    """Count the parameters of a gated delta-rule layer.
+
+    d (2 k + 2 v + 2 h_v) + (2 k + v) c + 2 h_v + d_v + v d, with k = h_k d_k and v = h_v d_v.
+
+    Holds when query, key and value pass one depthwise convolution of width c, and output gate, decay and step each have a projection.
+    Source: gated-delta-net, section 3.4; transformers, modeling_qwen3_next.py.
+
+    >>> linear_parameters(LinearAttention(key_heads=16, value_heads=32, key_dim=128, value_dim=128, conv_kernel=4), 2048)
+    33718464
+    """
     keys, values = m.key_heads * m.key_dim, m.value_heads * m.value_dim
-    return d * (2 * keys + 2 * values + 2 * m.value_heads) + (2 * keys + values) * m.conv_kernel + 2 * m.value_heads + m.value_dim + values * d
+    projections = d_model * (2 * keys + 2 * values + 2 * m.value_heads) + values * d_model
+    return projections + (2 * keys + values) * m.conv_kernel + 2 * m.value_heads + m.value_dim
 
 
-def mlp_parameters(d: int, width: int, gated: bool, bias: bool) -> int:
-    """Count a feed-forward's parameters: 3 d f gated, 2 d f not, and biases.
+def mixer_parameters(mixer: Mixer, d_model: int) -> int:
+    """Count a token mixer's parameters, whichever kind it is."""
+    if isinstance(mixer, LatentAttention):
+        return latent_parameters(mixer, d_model)
+    if isinstance(mixer, LinearAttention):
+        return linear_parameters(mixer, d_model)
+    return attention_parameters(mixer, d_model)
 
-    Holds when both matrices are dense.
+
+def mlp_parameters(feed: MLP, d_model: int) -> int:
+    """Count the parameters of a feed-forward.
+
+    3 d f where gated, 2 d f where not, and a bias behind each matrix where present.
+
+    Holds when the matrices are dense.
     Source: attention-2017, section 3.3; glu-2020, equation 6.
 
-    >>> mlp_parameters(4096, 14336, True, False)
+    >>> mlp_parameters(MLP(d_ff=14336), 4096)
     176160768
     """
-    return (3 if gated else 2) * d * width + ((2 if gated else 1) * width + d) * bias
+    up = 2 if feed.gated else 1
+    return (up + 1) * d_model * feed.d_ff + (up * feed.d_ff + d_model) * feed.bias
 
 
-def _feed(block: Block, d: int) -> tuple[int, int, int, int, int]:
-    """Return dense, routed, routed and active, shared and router parameters of one layer."""
-    feed = block.feed
-    if isinstance(feed, MLP):
-        return mlp_parameters(d, feed.d_ff, feed.gated, feed.bias), 0, 0, 0, 0
-    one = mlp_parameters(d, feed.d_ff, feed.gated, feed.bias)
-    shared = mlp_parameters(d, feed.shared_d_ff, feed.gated, False) if feed.shared_d_ff else 0
-    router = feed.count * d + feed.count * feed.router_bias + d * feed.shared_gate
-    return 0, feed.count * one, feed.top_k * one, shared, router
+def feed_by_place(feed: Feed, d_model: int) -> FeedParameters:
+    """Count one feed-forward layer by place.
 
+    routed = E n(f), visited = k n(f), shared = n(f_s), router = E d + E (bias) + d (gate of the shared expert), n as in `mlp_parameters`.
 
-def parameters(model: Model) -> Parameters:
-    """Count a model's parameters.
+    Holds when all routed experts are equal and shared experts have no biases.
+    Source: mixtral-2024, section 2.1; deepseek-v3, section 2.1.2.
 
-    Holds when the architecture is fully described by its blocks.
-    Source: the architectures' own definitions, see the sources of the model files.
+    >>> feed_by_place(Experts(count=8, top_k=2, d_ff=14336), 4096).routed * 32
+    45097156608
     """
-    d = model.d_model
-    scale = 2 if model.norm == "layer" else 1
-    sums = [0, 0, 0, 0, 0]
-    mixers = norms = 0
-    for block in model.blocks:
-        for i, n in enumerate(_feed(block, d)):
-            sums[i] += block.repeat * n
-        mixers += block.repeat * mixer_parameters(block.mixer, d)
-        norms += block.repeat * block.norms * d * scale
-    norms += d * scale
-    dense, routed, visited, shared, routers = sums
-    embedding = model.vocab * d + model.learned_positions * d
-    head = 0 if model.tied else model.vocab * d
-    rest = embedding + head + mixers + dense + shared + routers + norms
-    return Parameters(
-        total=rest + routed, active=rest + visited, embedding=embedding, head=head, mixers=mixers, dense=dense, experts_routed=routed,
-        experts_shared=shared, routers=routers, norms=norms, mtp=_mtp(model), vision=model.vision_parameters,
-    )  # fmt: skip
+    if isinstance(feed, MLP):
+        return FeedParameters(dense=mlp_parameters(feed, d_model))
+    one = mlp_parameters(MLP(d_ff=feed.d_ff, gated=feed.gated, bias=feed.bias), d_model)
+    shared = mlp_parameters(MLP(d_ff=feed.shared_d_ff, gated=feed.gated), d_model) if feed.shared_d_ff else 0
+    router = feed.count * d_model + feed.count * feed.router_bias + d_model * feed.shared_gate
+    return FeedParameters(routed=feed.count * one, visited=feed.top_k * one, shared=shared, router=router)
 
 
-def _mtp(model: Model) -> int:
-    """Count the multi-token-prediction layers: a last block, a 2 d x d join and three norms each; embedding and head are shared."""
+def feed_parameters(feed: Feed, d_model: int) -> tuple[int, int]:
+    """Return one feed-forward layer's parameters: all, and those that one token meets."""
+    found = feed_by_place(feed, d_model)
+    return found.total, found.active
+
+
+def mtp_parameters(model: Model) -> int:
+    """Count the multi-token-prediction layers of a model.
+
+    n (block + 2 d d + 3 d), the block being the model's last, the 2 d d its join and the 3 d its further norms.
+
+    Holds when embedding and head are shared with the model.
+    Source: deepseek-v3, section 2.2, and README_WEIGHTS.md (11.5 B, "unique parameters").
+    """
     if not model.mtp_layers:
         return 0
     block, d = model.blocks[-1], model.d_model
-    dense, routed, _, shared, router = _feed(block, d)
-    return model.mtp_layers * (mixer_parameters(block.mixer, d) + dense + routed + shared + router + (block.norms + 3) * d + 2 * d * d)
+    layer = mixer_parameters(block.mixer, d) + feed_by_place(block.feed, d).total + block.norms * d
+    return model.mtp_layers * (layer + 2 * d * d + 3 * d)
+
+
+def vision_tower_parameters(*, layers: int, width: int, d_ff: int, patch: int, positions: int, merge: int, d_model: int) -> int:
+    """Count a vision transformer and the merger in front of the text model.
+
+    patch w + w + positions w + L (4 w w + 4 w + 2 w f + f + w + 4 w) + 2 w (merger norm) + m m + m + m d + d, m = w merge.
+
+    Holds when attention and the ungated MLP have biases and norms are layer norms; `patch` counts the inputs of one patch,
+    `merge` the patches that become one token.
+    Source: kimi-vl, section 2.1 (MoonViT, 400 M); transformers, modeling_qwen3_vl.py.
+
+    >>> moonvit = dict(layers=27, width=1152, d_ff=4304, patch=3 * 14 * 14, positions=64 * 64, merge=4, d_model=7168)
+    >>> round(vision_tower_parameters(**moonvit) / 1e6)
+    471
+    """
+    block = 4 * width * width + 4 * width + 2 * width * d_ff + d_ff + width + 4 * width
+    merged = width * merge
+    merger = 2 * width + merged * merged + merged + merged * d_model + d_model
+    return patch * width + width + positions * width + layers * block + merger
+
+
+def parameters(model: Model) -> Parameters:
+    """Count a model's parameters by place.
+
+    total = embedding + head + mixers + dense MLPs + routed and shared experts + routers + norms; active has top-k of the routed experts.
+
+    Holds when the blocks describe the architecture in full; a tied head counts once, as embedding.
+    Source: deepseek-v3, section 4.2 (671 B, of which 37 B active); llama-3, section 3.2 (405 B).
+
+    >>> from chipscale.facts.model import Block
+    >>> block = Block(mixer=Attention(heads=128, kv_heads=8, head_dim=128, v_head_dim=128), feed=MLP(d_ff=53248), repeat=126)
+    >>> parameters(Model(id="", name="", d_model=16384, vocab=128256, blocks=(block,))).total
+    405853388800
+    """
+    d = model.d_model
+    norm = 2 * d if model.norm == "layer" else d
+    feeds = [(b.repeat, feed_by_place(b.feed, d)) for b in model.blocks]
+    embedding, head = (model.vocab + model.learned_positions) * d, 0 if model.tied else model.vocab * d
+    attention = sum(b.repeat * mixer_parameters(b.mixer, d) for b in model.blocks)
+    norms = norm * (1 + sum(b.repeat * b.norms for b in model.blocks))
+    rest = embedding + head + attention + norms
+    return Parameters(
+        total=rest + sum(n * f.total for n, f in feeds),
+        active=rest + sum(n * f.active for n, f in feeds),
+        embedding=embedding,
+        head=head,
+        attention=attention,
+        dense_mlp=sum(n * f.dense for n, f in feeds),
+        experts_routed=sum(n * f.routed for n, f in feeds),
+        experts_shared=sum(n * f.shared for n, f in feeds),
+        router=sum(n * f.router for n, f in feeds),
+        norms=norms,
+        mtp=model.mtp_parameters or mtp_parameters(model),
+        vision=model.vision_parameters,
+    )

@@ -16,7 +16,7 @@ from chipscale.verdict.nouns import Verdict
 if TYPE_CHECKING:
     import altair as alt
 
-WIDE, NARROW = 680, 330
+WIDE, NARROW = 820, 340
 A, B, INK, QUIET, GRID = "var(--a)", "var(--b)", "currentColor", "var(--quiet)", "var(--grid)"
 SHOWN = 9
 OTHER = "other"
@@ -45,7 +45,8 @@ def svg(chart: alt.LayerChart | alt.FacetChart, name: str) -> str:
     import vl_convert
 
     dressed = (
-        chart.configure(font="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif", background="transparent")
+        chart.configure(font="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif", background="transparent",
+                        padding={"left": 26 if name.endswith("wide") else 8, "right": 8, "top": 5, "bottom": 5})  # fmt: skip
         .configure_view(stroke=None)
         .configure_axis(labelColor=INK, titleColor=INK, gridColor=GRID, domainColor=GRID, tickColor=GRID, labelFontSize=12, titleFontSize=12,
                         titleFontWeight="normal", titlePadding=8)  # fmt: skip
@@ -79,7 +80,7 @@ def ratio_chart(v: Verdict, width: int) -> alt.LayerChart:
     x = alt.X("low:Q", scale=alt.Scale(type="log", domain=[scale.low, scale.high], nice=False),
               axis=alt.Axis(values=gaps, title=f"{a} / {b}, logarithmic", format="~g", labelOverlap=True))  # fmt: skip
     order = [r["job"] for r in rows]
-    y = alt.Y("job:N", sort=order, title=None, axis=None if narrow else alt.Axis(labelLimit=230, ticks=False, domain=False, labelPadding=12, labelFontSize=13))
+    y = alt.Y("job:N", sort=order, title=None, axis=None if narrow else alt.Axis(labelLimit=250, ticks=False, domain=False, labelPadding=14, labelFontSize=13))
     base = alt.Chart(_values(rows)).encode(y=y)
     parity = alt.Chart(_values([{"one": 1.0, "label": "one for one"}])).encode(x="one:Q")
     layers: list[Any] = [
@@ -91,8 +92,9 @@ def ratio_chart(v: Verdict, width: int) -> alt.LayerChart:
     if narrow:
         layers.append(base.mark_text(align="left", dy=-15, fontSize=13).encode(x="start:Q", text="job:N"))
     else:
-        layers.append(base.mark_text(align="center", dy=-15, fontSize=12).encode(x="mid:Q", text="label:N"))
-    return alt.layer(*layers).properties(width=width - (0 if narrow else 220), height=alt.Step(54))
+        label = base.encode(x="mid:Q", text="label:N")
+        layers += [label.mark_text(dy=-15, stroke="var(--page)", strokeWidth=4, strokeJoin="round"), label.mark_text(dy=-15)]
+    return alt.layer(*layers).properties(width=width - (20 if narrow else 285), height=alt.Step(54))
 
 
 def _apart(levels: Sequence[float], gap: float) -> list[float]:
@@ -111,24 +113,25 @@ def roofline_chart(rooflines: Sequence[Roofline], first: str, width: int) -> alt
     precisions = list(dict.fromkeys(r.precision for r in rooflines))
     right, left = 10**4, 10.0
     rows, ends = [], []
-    tops = _apart([math.log10(r.peak) for r in rooflines], 0.075)
+    wide = width >= WIDE
+    tops = _apart([math.log10(r.peak) for r in rooflines], 0.14)
     for r, top in zip(rooflines, tops, strict=True):
         colour = A if r.chip == first else B
         name = f"{r.chip} {r.precision.upper()}"
         for x in sorted({left, r.peak / r.bandwidth, float(right)}):
             rows.append({"name": name, "x": x, "y": min(r.peak, r.bandwidth * x), "colour": colour, "precision": r.precision})
-        ends.append({"x": right, "y": top * 1.04, "label": f"{name}, {show(r.peak, 'FLOP/s')}", "colour": colour})
+        ends.append({"x": right, "y": top, "label": f"{name}, {show(r.peak, 'FLOP/s')}" if wide else name, "colour": colour})
     x = alt.X("x:Q", scale=alt.Scale(type="log", domain=[left, right]),
               axis=alt.Axis(title="FLOP per byte moved to and from memory", values=[10, 100, 1000, 10000], format="~s", grid=True))  # fmt: skip
     lowest = min(r.bandwidth * left for r in rooflines)
     high = max(tops) * 1.25
     y = alt.Y("y:Q", scale=alt.Scale(type="log", domain=[lowest, high]),
-              axis=alt.Axis(title="TFLOP/s", values=[10.0**e for e in range(12, 18)], labelExpr="datum.value / 1e12", grid=True))  # fmt: skip
+              axis=alt.Axis(title="TFLOP/s", values=[10.0**e for e in range(12, 18)], labelExpr="format(datum.value / 1e12, ',')", grid=True))  # fmt: skip
     colour = alt.Color("colour:N", scale=None, legend=None)
     dash = alt.StrokeDash("precision:N", legend=None, scale=alt.Scale(domain=precisions, range=[DASHES[i % len(DASHES)] for i in range(len(precisions))]))
     lines = alt.Chart(_values(rows)).mark_line(strokeWidth=2.2).encode(x=x, y=y, color=colour, strokeDash=dash, detail="name:N")
-    labels = alt.Chart(_values(ends)).mark_text(align="right", baseline="bottom", dx=-2, fontSize=11.5).encode(x="x:Q", y="y:Q", text="label:N", color=colour)
-    return alt.layer(lines, labels).properties(width=width - 70, height=340 if width >= WIDE else 380)
+    labels = alt.Chart(_values(ends)).mark_text(align="left" if wide else "right", baseline="middle" if wide else "bottom", dx=8 if wide else -2, dy=0 if wide else -2).encode(x="x:Q", y="y:Q", text="label:N", color=colour)
+    return alt.layer(lines, labels).properties(width=width - (280 if wide else 70), height=340)
 
 
 def shown_causes(v: Verdict) -> list[str]:
@@ -172,11 +175,11 @@ def parts_chart(v: Verdict, width: int) -> alt.FacetChart:
         .mark_bar(height=17, stroke="var(--page)", strokeWidth=0.8)
         .encode(
             x=alt.X("sum(t):Q", title=f"time of a step, in steps of the {names[1]}", axis=alt.Axis(tickCount=5, format="~g")),
-            y=alt.Y("side:N", title=None, sort=alt.EncodingSortField("who", order="ascending"), axis=alt.Axis(ticks=False, domain=False, labelLimit=160)),
+            y=alt.Y("side:N", title=None, sort=alt.EncodingSortField("who", order="ascending"), axis=alt.Axis(ticks=False, domain=False, labelLimit=170, labelPadding=10)),
             color=alt.Color("colour:N", scale=None, legend=None),
             order=alt.Order("rank:Q"),
         )
-        .properties(width=width - 110, height=46)
+        .properties(width=width - 155, height=46)
     )
     header = alt.Header(title=None, labelAnchor="start", labelOrient="top", labelFontSize=13, labelColor=INK, labelPadding=4, labelLimit=width)
     titles = [j.job.title for j in v.jobs]

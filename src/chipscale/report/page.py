@@ -85,13 +85,13 @@ def _top(v: Verdict, date: str) -> str:
     needed = [j.a_per_1000_b.median for j in v.jobs if math.isfinite(j.a_per_1000_b.median)]
     replaced = " to ".join(dict.fromkeys(count(n) for n in (min(needed), max(needed)))) if needed else "–"
     counted = dict(v.evidence)
-    measured = [f"{short(name)} {dict(counted.get(name, ())).get('measured', 0):,}" for name in (v.a, v.b)]
+    measured = [f"{dict(counted.get(name, ())).get('measured', 0):,}" for name in (v.a, v.b)]
     jobs = f"median, over {len(v.jobs)} jobs" if len(v.jobs) > 1 else f"median, {v.jobs[0].job.title}" if v.jobs else ""
     keys = [
         (f"{a} / {b}, {per_what(v.match)}", _range([j.ratio.median for j in v.jobs]), jobs),
         (f"{plural(a)} for 1,000 {plural(b)}", replaced, jobs),
         ("power per unit of work", f"{_range([j.power_ratio.median for j in v.jobs])}x", f"of the {b}'s"),
-        ("measured facts it rests on", ", ".join(measured), "the rest: datasheets, talks, press"),
+        ("measured facts", " and ".join(measured), f"on the {a} and on the {b}"),
     ]
     tiles = "".join(f"<div><dt>{escape(k)}</dt><dd>{escape(n)}<small>{escape(s)}</small></dd></div>" for k, n, s in keys)
     return (
@@ -108,9 +108,9 @@ def _precision(j: JobVerdict, a: str, b: str) -> str:
 def _compare(v: Verdict) -> str:
     a, b = pair(v.a, v.b)
     alt = f"Ratio {a} to {b} with 80 % intervals: " + "; ".join(f"{j.job.title} {ratio(j.ratio.median)} ({span(j.ratio)})" for j in v.jobs)
-    drawn = figure(svg(ratio_chart(v, WIDE), "ratio"), svg(ratio_chart(v, NARROW), "ratios"), alt)
+    drawn = figure(svg(ratio_chart(v, WIDE), "ratio-wide"), svg(ratio_chart(v, NARROW), "ratio-small"), alt)
     cost = any(j.cost_ratio for j in v.jobs)
-    heads = ["job", "chips", "ratio", "80 % interval", "P(≥ 1)", f"{plural(a)} for 1,000 {plural(b)}", "precision", "power", *(["cost"] if cost else []), "call"]
+    heads = ["job", "chips", "ratio", "80 % interval", "P(≥\N{NO-BREAK SPACE}1)", f"{plural(a)} for 1,000 {plural(b)}", "precision", "power", *(["cost"] if cost else []), "call"]
     rows = [
         [escape(j.job.title), f"{j.job.chips:,}", f"<b>{ratio(j.ratio.median)}</b>", span(j.ratio), escape(percent(j.p_at_least)), counts(j.a_per_1000_b),
          escape(_precision(j, a, b)), _times(j.power_ratio), *([_times(j.cost_ratio)] if cost else []), escape(j.call)] for j in v.jobs
@@ -135,7 +135,7 @@ def _time(v: Verdict) -> str:
         f"{j.job.title}, {name}: " + ", ".join(f"{cause(n)} {show(t, 's')}" for n, t in parts_lines(s)[:3])
         for j in v.jobs for name, s in ((a, j.a), (b, j.b))
     )  # fmt: skip
-    drawn = figure(svg(parts_chart(v, WIDE), "parts"), svg(parts_chart(v, NARROW), "partss"), alt)
+    drawn = figure(svg(parts_chart(v, WIDE), "parts-wide"), svg(parts_chart(v, NARROW), "parts-small"), alt)
     plans = "".join(f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs)
     return (
         "<section><h2>Where the time goes</h2><p>A step of training, a batch of prompts or a token, at the likeliest hypothesis and the best plan "
@@ -161,11 +161,11 @@ def _rooflines(v: Verdict, rooflines: Sequence[Roofline]) -> str:
         return ""
     first = drawable[0].chip
     said = "; ".join(f"{r.chip} {r.precision.upper()} {show(r.peak, 'FLOP/s')} and {show(r.bandwidth, 'B/s')}" for r in drawable)
-    drawn = figure(svg(roofline_chart(drawable, first, WIDE), "roof"), svg(roofline_chart(drawable, first, NARROW), "roofs"), f"Rooflines: {said}")
+    drawn = figure(svg(roofline_chart(drawable, first, WIDE), "roof-wide"), svg(roofline_chart(drawable, first, NARROW), "roof-small"), f"Rooflines: {said}")
     believed = "; a chip that is not certain is drawn at its likeliest hypothesis" if v.hypotheses else ""
     words = f"Ceilings as stated, dense. To the left of the bend memory decides, to the right the matrix units{believed}."
     rows = [[escape(r.chip), escape(r.precision.upper()), show(r.peak, "FLOP/s"), show(r.bandwidth, "B/s")] for r in drawable]
-    listed = f"<details><summary>The ceilings as a table</summary>{table('Ceilings', ('chip', 'precision', 'peak', 'memory'), rows, (2, 3))}</details>"
+    listed = table("Ceilings", ("chip", "precision", "peak", "memory bandwidth"), rows, (2, 3))
     return f"<section><h2>What each chip could reach</h2><p>{escape(words)}</p>{drawn}{listed}</section>"
 
 
@@ -175,27 +175,24 @@ def _hypotheses(v: Verdict) -> str:
         if not shares:
             continue
         ordered = sorted(shares, key=lambda h: -h.weight)
-        rows = [
-            [f"{escape(h.title)} <span class='quiet'>[{escape(h.key)}]</span>",
-             f'<span class="weight" style="width:{max(h.weight, 0):.2f}rem;min-width:{max(h.weight, 0) * 5:.2f}rem"></span> {escape(percent(h.weight))}',
-             escape(h.reason), *_if(v, h)] for h in ordered
-        ]  # fmt: skip
-        heads = ["hypothesis", "weight", "reason", *(j.job.title for j in v.jobs if _has_hypotheses(j, ordered))]
-        blocks.append(table(f"{chip}: hypotheses, and the ratio under each", heads, rows, range(3, len(heads))))
+        rows = [[escape(h.title), _weight(h.weight), escape(h.reason), f"<code>{escape(h.key)}</code>"] for h in ordered]
+        blocks.append(table(f"The {short(chip)}, by hypothesis", ("hypothesis", "weight", "reason", "key"), rows))
+        jobs = [j for j in v.jobs if any(key in (h.key, h.title) for key, _ in j.by_hypothesis for h in ordered)]
+        if jobs:
+            heads = ["ratio, if it is", *(j.job.title for j in jobs)]
+            blocks.append(table("The ratio under each hypothesis", heads, [_if(jobs, h) for h in ordered], range(1, len(heads))))
     return f"<section><h2>What it may be</h2><p>Nothing is averaged: each draw takes one hypothesis whole.</p>{''.join(blocks)}</section>" if blocks else ""
 
 
-def _has_hypotheses(j: JobVerdict, shares: Sequence[HypothesisShare]) -> bool:
-    return any(key in (h.key, h.title) for key, _ in j.by_hypothesis for h in shares)
+def _weight(weight: float) -> str:
+    return f'<span class="bar"><span class="weight" style="width:{weight * 5:.2f}rem"></span>{escape(percent(weight))}</span>'
 
 
-def _if(v: Verdict, h: HypothesisShare) -> list[str]:
-    shares = [s for _, group in v.hypotheses for s in group]
-    found = []
-    for j in v.jobs:
-        if _has_hypotheses(j, shares):
-            r = next((r for key, r in j.by_hypothesis if key in (h.key, h.title)), None)
-            found.append(f"{ratio(r.median)}<br><span class='quiet'>{span(r)}</span>" if r else "–")
+def _if(jobs: Sequence[JobVerdict], h: HypothesisShare) -> list[str]:
+    found = [f"<code>{escape(h.key)}</code>"]
+    for j in jobs:
+        r = next((r for key, r in j.by_hypothesis if key in (h.key, h.title)), None)
+        found.append(f"{ratio(r.median)}<br><span class='quiet'>{span(r)}</span>" if r else "–")
     return found
 
 

@@ -15,13 +15,13 @@ h2 { font-size:1.25rem; letter-spacing:-.01em; margin:3rem 0 .35rem; }
 h3 { font-size:1rem; margin:1.5rem 0 .4rem; }
 p { margin:.4rem 0 .9rem; max-width:44rem; }
 .quiet, .quiet a { color:var(--quiet); }
-.keys { display:grid; grid-template-columns:repeat(auto-fit,minmax(11.5rem,1fr)); gap:.75rem; margin:0; }
+.keys { display:grid; grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr)); gap:.75rem; margin:0; }
 .keys div { background:var(--card); border:1px solid var(--grid); border-radius:.5rem; padding:.75rem .9rem; }
 .keys dt { color:var(--quiet); font-size:.8rem; line-height:1.3; }
-.keys dd { margin:.2rem 0 0; font-size:1.3rem; font-weight:600; font-variant-numeric:tabular-nums; letter-spacing:-.01em; line-height:1.25; }
+.keys dd { margin:.2rem 0 0; font-size:1.15rem; font-weight:600; font-variant-numeric:tabular-nums; letter-spacing:-.01em; line-height:1.25; }
 .keys small { display:block; font-size:.8rem; font-weight:400; color:var(--quiet); letter-spacing:0; }
 figure { margin:1rem 0 1rem; }
-figure svg { display:block; width:100%; height:auto; }
+figure svg { display:block; width:100%; height:auto; overflow:visible; }
 .small { display:none; }
 @media (max-width: 620px) { .wide { display:none; } .small { display:block; } main { padding-top:1.5rem; } }
 figcaption, .note { color:var(--quiet); font-size:.875rem; }
@@ -32,8 +32,11 @@ table { border-collapse:collapse; width:100%; font-size:.875rem; line-height:1.4
 caption { text-align:left; color:var(--quiet); padding:0 0 .35rem; }
 th, td { text-align:left; vertical-align:top; padding:.42rem .9rem .42rem 0; border-bottom:1px solid var(--grid); }
 thead th { color:var(--quiet); font-weight:500; vertical-align:bottom; border-bottom-color:var(--quiet); }
-tbody th { font-weight:500; }
+tbody th { font-weight:500; min-width:8.5rem; }
 .n { text-align:right; white-space:nowrap; }
+thead th.n { white-space:normal; }
+code { font-size:.92em; }
+.scroll + .scroll { margin-top:1rem; }
 td.source { min-width:14rem; overflow-wrap:anywhere; }
 tr.again th, tr.again td { border-bottom-style:dotted; }
 tr.other th, tr.other td { color:var(--quiet); }
@@ -42,7 +45,8 @@ tr.rejected td.n { text-decoration:line-through; }
 details { margin:.75rem 0; }
 summary { cursor:pointer; font-weight:500; padding:.3rem 0; }
 summary:focus-visible, .scroll:focus-visible { outline:2px solid var(--b); outline-offset:2px; }
-.weight { display:inline-block; height:.55rem; border-radius:.15rem; background:var(--a); min-width:2px; }
+.weight { display:inline-block; height:.5rem; border-radius:.15rem; background:var(--a); margin-right:.5rem; }
+.bar { white-space:nowrap; }
 footer { margin-top:3rem; border-top:1px solid var(--grid); padding-top:1rem; color:var(--quiet); font-size:.85rem; }
 a { color:inherit; text-decoration-color:var(--quiet); text-underline-offset:.15em; }
 @media print {

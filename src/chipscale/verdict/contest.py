@@ -25,7 +25,7 @@ from chipscale.step import Step, sizes
 
 #: plans kept for the draws: the fastest at each of several capacities
 KEPT = 4
-CAPACITIES = (0.45, 0.6, 0.8, 1.0, 1.2)
+CAPACITIES = (0.3, 0.45, 0.6, 0.8, 1.0, 1.2)
 
 
 class Runner(Protocol):

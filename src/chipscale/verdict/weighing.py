@@ -17,6 +17,8 @@ from chipscale.evidence import Belief, EvidenceError, Hypothesis
 from chipscale.facts.chip import Chip
 from chipscale.facts.cluster import Cluster
 from chipscale.facts.job import Job
+from chipscale.facts.parameters import parameters
+from chipscale.plan import degrees
 from chipscale.step import CAUSES
 from chipscale.verdict.contest import Option, options, precisions, swapped
 from chipscale.verdict.draws import QUANTITIES, Draws, Theta, deal, hardware_draws, theta_draws, theta_names
@@ -29,6 +31,9 @@ SERVING_SIGMA = 0.25
 MAPE_TO_SIGMA = 1.25
 #: ratio given to draws in which A's chip cannot hold the job at all
 FLOOR = 1e-3
+#: capacity first, since nothing runs where the job does not fit
+STEPS = (("capacity", ("memory_bytes",)), ("compute", ("peak", "peak16", "power")), ("memory", ("memory_bandwidth",)),
+         ("fabric", ("inner_size", "inner_bandwidth", "inner_latency", "outer_bandwidth", "outer_latency", "node", "mesh")))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,13 +73,13 @@ def candidate(catalog: Catalog, name: str, assume: Mapping[str, str]) -> Candida
     return Candidate(key=key, belief=belief, clusters=tuple(catalog.cluster_for(h.value) for h in belief.hypotheses))
 
 
-def context(chip: Chip, precision: str, vendors: Mapping[str, str]) -> Context:
-    """Return what selects coefficients for a chip in its vendor's usual framework."""
+def context(chip: Chip, job: Job, precision: str, vendors: Mapping[str, str]) -> Context:
+    """Return what selects coefficients for a chip: its vendor's usual training framework, or a serving engine with captured graphs."""
     peak = chip.value(next(p for p in ("peak_bf16", "peak_fp16") if chip.has(p)))
     watts = chip.value("power") / peak * 1e12 if chip.has("power") else math.nan
     vendor = chip.vendor.lower()
     flags = ("tp_overlap",)
-    return Context(family=chip.family, vendor=vendor, framework=vendors.get(vendor, "unknown"), precision=precision, flags=flags, watts_per_tflop=watts)
+    return Context(family=chip.family, vendor=vendor, framework="serving" if job.phase != "train" else vendors.get(vendor, "unknown"), precision=precision, flags=flags, watts_per_tflop=watts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +92,8 @@ class World:
     calibration: Calibration
     vendors: Mapping[str, str]
 
-    def constants(self, chip: Chip, precision: str, *, nominal: bool) -> Constants:
-        return self.theta.constants(context(chip, precision, self.vendors), nominal)
+    def constants(self, chip: Chip, job: Job, precision: str, *, nominal: bool) -> Constants:
+        return self.theta.constants(context(chip, job, precision, self.vendors), nominal)
 
     def sigma(self, chip: Chip, job: Job) -> float:
         """Return the log error of one chip that another does not share: known families from left-out sources, others from left-out chips."""
@@ -105,10 +110,10 @@ def run(world: World, c: Candidate, job: Job) -> Run:
     searched, hardwares, each, errors = [], [], [], world.draws.normal(f"error:{c.key}:{job.id}")
     for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True):
         chip = h.value
-        nominal = {p: world.constants(chip, p, nominal=True) for p in precisions(job, chip)}
+        nominal = {p: world.constants(chip, job, p, nominal=True) for p in precisions(job, chip)}
         found = options(world.catalog, job, chip, cluster, nominal)
         drawn = [hardware_draws(o.hardware, chip, cluster, c.key, world.draws) for o in found]
-        seconds = np.min([o.seconds(hw, world.constants(chip, o.precision, nominal=False)) for o, hw in zip(found, drawn, strict=True)], axis=0)
+        seconds = np.min([o.seconds(hw, world.constants(chip, job, o.precision, nominal=False)) for o, hw in zip(found, drawn, strict=True)], axis=0)
         each.append(seconds * np.exp(errors * world.sigma(chip, job)))
         searched.append(found)
         hardwares.append(drawn[0])
@@ -117,7 +122,7 @@ def run(world: World, c: Candidate, job: Job) -> Run:
     price = [h.value.value("price") if h.value.has("price") else math.nan for h in c.belief.hypotheses]
     index = np.arange(len(errors))
     likely = int(np.argmax([h.weight for h in c.belief.hypotheses]))
-    fastest = [float(np.median(o.seconds(o.hardware, world.constants(c.belief.hypotheses[likely].value, o.precision, nominal=True)))) for o in searched[likely]]
+    fastest = [float(np.median(o.seconds(o.hardware, world.constants(c.belief.hypotheses[likely].value, job, o.precision, nominal=True)))) for o in searched[likely]]
     return Run(options=tuple(searched), hardware=tuple(hardwares), by_hypothesis=tuple(each), seconds=np.stack(each)[which, index],
                power=power[which, index], price=np.array(price)[which], best=(likely, int(np.argmin(fastest))))  # fmt: skip
 
@@ -132,55 +137,45 @@ def side(world: World, c: Candidate, job: Job, r: Run) -> Side:
     """Describe one chip at its most likely hypothesis and best plan."""
     h, o = r.best
     hypothesis, option = c.belief.hypotheses[h], r.options[r.best[0]][o]
-    plan, step = option.best(world.constants(hypothesis.value, option.precision, nominal=True))
+    plan, step = option.best(world.constants(hypothesis.value, job, option.precision, nominal=True))
     tokens = float(job.batch) * (1.0 if job.phase == "decode" else float(job.length))
     total = float(np.asarray(step.seconds))
     flop = 6.0 if job.phase == "train" else 2.0
-    from chipscale.facts.parameters import parameters
-
     count = parameters(world.catalog.model(job.model))
     mfu = flop * (count.active - count.embedding) * tokens / (total * job.chips * float(np.asarray(option.hardware.peak)))
-    held = float(np.asarray(option.runner.bytes(_degrees(plan))))
+    held = float(np.asarray(option.runner.bytes(degrees(plan))))
     return Side(chip=hypothesis.value.id, cluster=c.clusters[h].id, hypothesis=hypothesis.key, plan=str(plan), precision=option.precision, seconds=interval(r.seconds),
                 rate=interval(tokens / r.seconds / job.chips), mfu=mfu, memory_bytes=held, memory_capacity=hypothesis.value.value("memory_bytes"),
                 parts=tuple((cause, float(np.asarray(p))) for cause, p in zip(CAUSES, step.parts, strict=True) if float(np.asarray(p)) > 0),
                 fits=float(np.mean(np.isfinite(r.seconds))))  # fmt: skip
 
 
-def _degrees(plan: object) -> object:
-    from chipscale.plan import degrees
-
-    return degrees(plan)  # type: ignore[arg-type]
-
-
-def contributions(world: World, a: Candidate, b: Candidate, ra: Run, rb: Run) -> tuple[tuple[str, float], ...]:
+def contributions(world: World, job: Job, a: Candidate, b: Candidate, ra: Run, rb: Run) -> tuple[tuple[str, float], ...]:
     """Factor the nominal ratio: take B's chip and turn it into A's, one kind of number at a time, best plan each time.
 
-    Compute, memory, capacity, fabric and software are factors at 16 bit; precision is what the narrow formats add on top.
+    All are factors at 16 bit, and precision is what the narrow formats add on top; where 16 bit does not fit, all are at the
+    narrow precision and precision stands inside compute.
     """
     oa, ob = ra.options[ra.best[0]], rb.options[rb.best[0]]
     chip_a, chip_b = a.belief.hypotheses[ra.best[0]].value, b.belief.hypotheses[rb.best[0]].value
-    ka, kb = world.constants(chip_a, oa[0].precision, nominal=True), world.constants(chip_b, ob[0].precision, nominal=True)
-    ha, hb = oa[0].hardware, ob[0].hardware
 
-    def best(hw: Hardware, k: Constants) -> float:
-        return float(min(o.seconds(hw, k).min() for o in (oa[0], ob[0])))
+    def alone(chip: Chip, o: Option) -> float:
+        return float(o.seconds(o.hardware, world.constants(chip, job, o.precision, nominal=True)).min())
 
-    steps = (("compute", ("peak", "peak16", "power")), ("memory", ("memory_bandwidth",)), ("capacity", ("memory_bytes",)),
-             ("fabric", ("inner_size", "inner_bandwidth", "inner_latency", "outer_bandwidth", "outer_latency", "node", "mesh")))  # fmt: skip
-    hw, last = hb, best(hb, kb)
+    times_a, times_b = [alone(chip_a, o) for o in oa], [alone(chip_b, o) for o in ob]
+    wide = math.isfinite(times_a[0]) and math.isfinite(times_b[0])
+    ia, ib = (0, 0) if wide else (int(np.argmin(times_a)), int(np.argmin(times_b)))
+    ka, kb = world.constants(chip_a, job, oa[ia].precision, nominal=True), world.constants(chip_b, job, ob[ib].precision, nominal=True)
+    hw, end, last = ob[ib].hardware, oa[ia].hardware, times_b[ib]
     factors: list[tuple[str, float]] = []
-    for name, fields_ in steps:
-        hw = swapped(hw, ha, fields_)
-        now = best(hw, kb)
+    for name, fields_ in STEPS:
+        hw = swapped(hw, end, fields_)
+        now = float(min(oa[ia].seconds(hw, kb).min(), ob[ib].seconds(hw, kb).min()))
         factors.append((name, last / now))
         last = now
-    now = best(swapped(hw, ha, ("cores",)), ka)
-    factors.append(("software", last / now))
-    wide_a, wide_b = best(ha, ka), best(hb, kb)
-    narrow_a = min(float(o.seconds(o.hardware, world.constants(chip_a, o.precision, nominal=True)).min()) for o in oa)
-    narrow_b = min(float(o.seconds(o.hardware, world.constants(chip_b, o.precision, nominal=True)).min()) for o in ob)
-    factors.append(("precision", (wide_a / narrow_a) / (wide_b / narrow_b)))
+    factors.append(("software", last / float(min(oa[ia].seconds(end, ka).min(), ob[ib].seconds(end, ka).min()))))
+    if wide:
+        factors.append(("precision", (times_a[0] / min(times_a)) / (times_b[0] / min(times_b))))
     return tuple(factors)
 
 
@@ -234,7 +229,7 @@ def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> J
     finite_cost = bool(np.all(np.isfinite(cost)))
     return JobVerdict(
         job=job, a=side(world, a, job, ra), b=side(world, b, job, rb), ratio=interval(judged), p_at_least=probability, a_per_1000_b=interval(1000.0 / judged),
-        power_ratio=interval(power), cost_ratio=interval(cost) if finite_cost else None, call=call, contributions=contributions(world, a, b, ra, rb),
+        power_ratio=interval(power), cost_ratio=interval(cost) if finite_cost else None, call=call, contributions=contributions(world, job, a, b, ra, rb),
         sensitivities=sensitivities(world.draws, np.log(np.maximum(judged, 1e-9)), names), by_hypothesis=by,
         histogram=tuple((float(np.exp((x + y) / 2)), float(n) / len(judged)) for x, y, n in zip(edges[:-1], edges[1:], heights, strict=True)),
     )  # fmt: skip
@@ -265,7 +260,7 @@ def weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str] = (), *, match: 
         raise EvidenceError(f"--assume {unused[0]}={held[unused[0]]}: {unused[0]!r} is not one of the chips weighed ({ca.key}, {cb.key})")
     listed = [catalog.job(j) for j in (jobs or FOUNDING)]
     vendors, calibration, prior = read_vendors(catalog), read_calibration(catalog), read_prior(catalog.text("calibration/prior.toml"))
-    contexts = [context(h.value, p, vendors) for c in (ca, cb) for h in c.belief.hypotheses for j in listed for p in precisions(j, h.value)]
+    contexts = [context(h.value, j, p, vendors) for c in (ca, cb) for h in c.belief.hypotheses for j in listed for p in precisions(j, h.value)]
     names = theta_names(contexts)
     columns = [f"{c.key}:{q}" for c in (ca, cb) for q in QUANTITIES] + [f"belief:{c.key}" for c in (ca, cb)]
     columns += [f"error:{c.key}:{j.id}" for c in (ca, cb) for j in listed] + [f"theta:{n}" for n in names]
