@@ -12,7 +12,6 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import read_prior
 from chipscale.fit import Fit, fit
-from chipscale.rows import Measured
 from chipscale.validate import ScoredRow, left_out, load_rows, quantiles, score, spreads
 
 #: chips whose training rows are a test and never enter a fit: no row of theirs is shipped

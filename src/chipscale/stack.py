@@ -14,8 +14,8 @@ from chipscale.cost.hardware import WIDTH, Hardware
 from chipscale.cost.roofline import seconds
 from chipscale.facts.model import Model
 from chipscale.graph import Graph, Shard, build
-from chipscale.ops.work import Cause, Num, Work
 from chipscale.memory import Holds, holds, need
+from chipscale.ops.work import Cause, Num, Work
 from chipscale.plan import Degrees, Plan
 from chipscale.plan import degrees as plan_degrees
 from chipscale.rows import Measured

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chipscale.facts.model import MLP, Attention, Experts, Feed, LatentAttention, LinearAttention, Mixer, Model
+from chipscale.facts.model import MLP, Attention, Feed, LatentAttention, LinearAttention, Mixer, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

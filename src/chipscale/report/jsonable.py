@@ -12,7 +12,7 @@ from pathlib import Path
 
 def jsonable(value: object) -> object:
     """Turn a result into what JSON knows: dataclasses and mappings to objects, sequences to arrays, NaN and infinity to null."""
-    if value is None or isinstance(value, bool | int | str) and not isinstance(value, Enum):
+    if value is None or (isinstance(value, bool | int | str) and not isinstance(value, Enum)):
         return value
     if isinstance(value, Enum):
         return jsonable(value.value)

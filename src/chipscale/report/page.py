@@ -52,7 +52,7 @@ def rooflines_of(name: str, known: Known, precisions: Sequence[str]) -> tuple[Ro
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
     """Write a table of cells that are HTML already; columns in `numbers` stand right, the first heads its row."""
-    side = {i: ' class="n"' for i in numbers}
+    side = dict.fromkeys(numbers, ' class="n"')
     head = "".join(f'<th scope="col"{side.get(i, "")}>{escape(h)}</th>' for i, h in enumerate(heads))
     lines = []
     for row in rows:

@@ -10,6 +10,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from chipscale.facts.job import Job
 from chipscale.report.bars import axis, bar, scale_of
 from chipscale.report.words import count, counts, evidence, pair, percent, plural, ratio, span
 from chipscale.units import show
@@ -259,4 +260,18 @@ def _others(sides: Sequence[Side]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     for s in sides:
         table.add_row(Text(s.plan.replace(",", ", ")), show(s.seconds.median, "s"), show(s.memory_bytes, "B"))
+    return table
+
+
+def jobs_table(jobs: Sequence[Job]) -> RenderableType:
+    """List jobs with everything that they state."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="bold")
+    table.add_column("job", no_wrap=True)
+    table.add_column("model", overflow="fold")
+    for head in ("chips", "length", "batch", "tokens"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("precisions", overflow="fold")
+    for j in jobs:
+        tokens = show(j.tokens, "") if j.tokens else ""
+        table.add_row(Text(j.id), Text(j.model), f"{j.chips:,}", f"{j.length:,}", f"{j.batch:,}", tokens, ", ".join(j.precisions))
     return table

@@ -1,0 +1,354 @@
+"""Parse, call, print."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from chipscale.evidence import EvidenceError
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from chipscale.catalog import Catalog
+    from chipscale.verdict.nouns import Verdict
+
+QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
+JOBS = ("train-deepseek-v3", "train-llama-3.1-405b", "train-llama-3.1-8b", "prefill-deepseek-v3", "decode-deepseek-v3")
+MOST_CHIPS = 10_000_000
+
+app = typer.Typer(
+    rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
+)
+
+
+class Match(StrEnum):
+    """What the two sides are made equal in."""
+
+    CHIPS = "chips"
+    POWER = "power"
+    COST = "cost"
+
+
+class Kind(StrEnum):
+    """What is validated."""
+
+    TRAINING = "training"
+
+
+class LeaveOut(StrEnum):
+    """What is left out, one after the other, when the error is estimated."""
+
+    SOURCE = "source"
+    CHIP = "chip"
+
+
+Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
+Draws = Annotated[int, typer.Option(min=1, max=2**20, help="number of Sobol draws")]
+Assume = Annotated[list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", help="take one hypothesis of a chip as true; may be repeated")]
+Folder = Annotated[Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")]
+AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
+Jobs = Annotated[list[str] | None, typer.Option("--job", metavar="NAME", help="a job (chipscale jobs); may be repeated; the five founding ones if left out")]
+Matching = Annotated[Match, typer.Option(help="make both sides equal in number of chips, power or cost")]
+Name = Annotated[str | None, typer.Argument(help="its id or alias; all are listed if left out")]
+
+
+def chip_count(text: str) -> tuple[str, int]:
+    """Read CHIP:N.
+
+    >>> chip_count("h100:2,048")
+    ('h100', 2048)
+    """
+    chip, colon, number = text.rpartition(":")
+    if not colon or not chip:
+        raise EvidenceError(f"--on {text}: write CHIP:N, as in --on h100:64")
+    digits = number.strip().replace(",", "").replace("_", "")
+    negative = digits.startswith("-") and digits[1:].isdigit()
+    if not (digits.isascii() and digits.isdigit()) and not negative:
+        raise EvidenceError(f"--on {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon")
+    if negative or len(digits) > 12 or not 1 <= int(digits) <= MOST_CHIPS:
+        raise EvidenceError(f"--on {text}: {number} chips cannot be; write a whole number from 1 to {MOST_CHIPS:,}")
+    return chip, int(digits)
+
+
+def assumptions(texts: Sequence[str] | None) -> Mapping[str, str]:
+    """Read CHIP=HYPOTHESIS options.
+
+    >>> assumptions(["910d=quad-die"])
+    {'910d': 'quad-die'}
+    """
+    found: dict[str, str] = {}
+    for text in texts or ():
+        chip, equals, key = (part.strip() for part in text.partition("="))
+        if not (chip and equals and key):
+            raise EvidenceError(f"--assume {text}: write CHIP=HYPOTHESIS, as in --assume 910d=quad-die")
+        if found.setdefault(chip, key) != key:
+            raise EvidenceError(f"--assume: {chip} is assumed to be {found[chip]} and {key}; keep one")
+    return found
+
+
+def show(screen: RenderableType) -> None:
+    """Print a screen as wide as the terminal."""
+    from rich.console import Console
+
+    Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120).print(screen)
+
+
+def say(text: str) -> None:
+    """Print text as it is."""
+    sys.stdout.write(text if text.endswith("\n") else text + "\n")
+
+
+def write(path: Path, text: str, option: str = "--out") -> None:
+    """Write a file whole or not at all: a temporary file beside it takes its place."""
+    if path.is_dir():
+        raise EvidenceError(f"{option} {path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise EvidenceError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as problem:
+        raise EvidenceError(f"{option} {path}: cannot be written ({problem.strerror})") from problem
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _catalog(folder: Path | None) -> Catalog:
+    from chipscale.catalog import load
+
+    return load(folder)
+
+
+def _weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str] | None, match: str, seed: int, draws: int, assume: Sequence[str] | None) -> Verdict:
+    from chipscale.verdict import weigh as compare
+
+    chosen = tuple(dict.fromkeys(jobs or JOBS))
+    return compare(catalog, a, b, chosen, match=match, seed=seed, draws=draws, assume=assumptions(assume))
+
+
+def _print(verdict: Verdict, as_json: bool, details: bool) -> None:
+    if as_json:
+        from chipscale.report.jsonable import to_json
+
+        return say(to_json(verdict))
+    from chipscale.report.terminal import verdict_details, verdict_screen
+
+    show(verdict_screen(verdict))
+    if details:
+        show(verdict_details(verdict))
+    return None
+
+
+@app.callback(invoke_without_command=True)
+def question(context: typer.Context, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None, catalog: Folder = None, as_json: AsJson = False) -> None:
+    """Weigh one AI accelerator against another, and say how sure that is.
+
+    Without a command: can the Ascend 910D replace the H100?
+    """
+    if context.invoked_subcommand is None:
+        _print(_weigh(_catalog(catalog), *QUESTION, None, Match.CHIPS.value, seed, draws, assume), as_json, False)
+    elif seed or assume or catalog or as_json or draws != 1024:
+        raise EvidenceError(f"write the options after the command: chipscale {context.invoked_subcommand} ... --seed N")
+
+
+@app.command()
+def weigh(a: str, b: str, job: Jobs = None, match: Matching = Match.CHIPS, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None,
+          catalog: Folder = None, as_json: AsJson = False, details: Annotated[bool, typer.Option("--details", help="plans and reasons too")] = False) -> None:  # fmt: skip
+    """Weigh chip A against chip B: per job a ratio, its interval, what it rests on and what would settle it."""
+    _print(_weigh(_catalog(catalog), a, b, job, match.value, seed, draws, assume), as_json, details)
+
+
+@app.command()
+def report(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="where the page is written")],
+           a: Annotated[str, typer.Argument()] = QUESTION[0], b: Annotated[str, typer.Argument()] = QUESTION[1], job: Jobs = None,
+           match: Matching = Match.CHIPS, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None, catalog: Folder = None) -> None:  # fmt: skip
+    """Write the verdict as one self-contained HTML page."""
+    if out.is_dir() or not out.parent.is_dir():
+        write(out, "")  # says what is wrong before the work is done
+    try:
+        from chipscale.report.page import page, rooflines_of
+    except ImportError as problem:
+        raise EvidenceError(f"the page needs {problem.name}; install it with: pip install 'chipscale[report]'") from problem
+    import datetime
+    from importlib.metadata import version
+
+    from chipscale.report.words import pair
+
+    known = _catalog(catalog)
+    verdict = _weigh(known, a, b, job, match.value, seed, draws, assume)
+    sides = {name: _pinned(known, chip, assumptions(assume)) for name, chip in zip(("a", "b"), (a, b), strict=True)}
+    precisions = sorted({"bf16", *(s.precision for j in verdict.jobs for s in (j.a, j.b))})
+    names = pair(verdict.a, verdict.b)
+    rooflines = [r for name, side in zip(names, sides.values(), strict=True) for r in rooflines_of(name, side, precisions)]
+    write(out, page(verdict, sides["a"], sides["b"], rooflines, version("chipscale"), datetime.date.today().isoformat()))
+    typer.echo(f"wrote {out}", err=True)
+
+
+def _pinned(catalog: Catalog, name: str, assume: Mapping[str, str]):  # type: ignore[no-untyped-def]
+    """Return a chip as it is assumed to be."""
+    from chipscale.evidence import Belief
+
+    known = catalog.chip(name)
+    aliases = catalog.aliases()
+    for chip, key in assume.items():
+        if isinstance(known, Belief) and aliases.get(chip.lower()) == aliases.get(name.lower()):
+            return known.pinned(key)
+    return known
+
+
+@app.command()
+def train(
+    model: Annotated[str, typer.Argument(help="a model (chipscale models), or the path of a config.json")],
+    on: Annotated[str, typer.Option(metavar="CHIP:N", help="the chip and how many, as in h100:64")],
+    plan: Annotated[str | None, typer.Option(metavar="tp=8,pp=16,...", help="evaluate this plan; the best is sought if left out")] = None,
+    length: Annotated[int | None, typer.Option(min=1, max=10**8, help="tokens of a sequence")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, max=10**9, help="sequences of a step, over all chips")] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days, energy and cost")] = None,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
+    framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 5,
+    assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Find the best plan to train MODEL, and say what a step costs."""
+    from chipscale.search import train as search
+    from chipscale.units import parse
+
+    chip, chips = chip_count(on)
+    budget = parse(tokens, "tokens") if tokens else None
+    if budget is not None and budget <= 0:
+        raise EvidenceError(f"--tokens {tokens}: must be positive")
+    sides = search(_catalog(catalog), model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision, framework=framework,
+                   plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
+    if as_json:
+        from chipscale.report.jsonable import to_json
+
+        return say(to_json(sides))
+    from chipscale.report.terminal import step_screen
+
+    return show(step_screen(sides, f"train {model} on {chips:,} {chip}"))
+
+
+@app.command()
+def chips(chip: Name = None, catalog: Folder = None, as_json: AsJson = False) -> None:
+    """List chips, or show every value of one with its source."""
+    from chipscale.report.chips import chip_page, chips_table
+
+    known = _catalog(catalog)
+    if as_json:
+        return _json(known.chip(chip) if chip else {name: known.chip(name) for name in known.chips()})
+    return show(chip_page(known.chip(chip)) if chip else chips_table(known))
+
+
+@app.command()
+def clusters(cluster: Name = None, catalog: Folder = None, as_json: AsJson = False) -> None:
+    """List clusters, or show one."""
+    from chipscale.report.chips import cluster_page, clusters_table
+
+    known = _catalog(catalog)
+    if as_json:
+        return _json(known.cluster(cluster) if cluster else {name: known.cluster(name) for name in known.clusters()})
+    return show(cluster_page(known.cluster(cluster)) if cluster else clusters_table(known))
+
+
+@app.command()
+def models(model: Name = None, catalog: Folder = None, as_json: AsJson = False) -> None:
+    """List models, or show one."""
+    from chipscale.report.models import model_page, models_table
+
+    known = _catalog(catalog)
+    if model:
+        one = known.model(model)
+        return _json(one) if as_json else show(model_page(one))
+    found = readable(known)
+    return _json(found) if as_json else show(models_table(found))
+
+
+def readable(catalog: Catalog):  # type: ignore[no-untyped-def]
+    """Return the shipped models; one that is refused is named on stderr."""
+    found = []
+    for name in catalog.models():
+        try:
+            found.append(catalog.model(name))
+        except EvidenceError as problem:
+            typer.echo(f"chipscale: {problem}", err=True)
+    return found
+
+
+@app.command()
+def jobs(catalog: Folder = None, as_json: AsJson = False) -> None:
+    """List the jobs, fully stated."""
+    known = _catalog(catalog)
+    found = [known.job(name) for name in known.jobs()]
+    if as_json:
+        return _json(found)
+    from chipscale.report.terminal import jobs_table
+
+    return show(jobs_table(found))
+
+
+def _json(value: object) -> None:
+    from chipscale.report.jsonable import to_json
+
+    say(to_json(value))
+
+
+@app.command()
+def validate(
+    kind: Annotated[Kind, typer.Argument(help="what is validated")] = Kind.TRAINING,
+    file: Annotated[Path | None, typer.Argument(help="a CSV of measured rows; the shipped ones if left out")] = None,
+    leave_out: Annotated[LeaveOut | None, typer.Option(help="refit without each source or chip in turn")] = None,
+    calibrate_points: Annotated[int, typer.Option(min=0, max=10**6, help="rows of each cell shown first; the others are scored")] = 0,
+    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the scores as JSON")] = None,
+    write_to: Annotated[Path | None, typer.Option("--write", metavar="PATH", help="write the scores as Markdown, worst first")] = None,
+    catalog: Folder = None,
+) -> None:  # fmt: skip
+    """Say how wrong we are: predicted against measured."""
+    for path, option in ((json_out, "--json"), (write_to, "--write")):
+        if path and (path.is_dir() or not path.parent.is_dir()):
+            write(path, "", option)  # says what is wrong before the work is done
+    from chipscale.report.accuracy import contract, markdown, screen
+    from chipscale.report.jsonable import to_json
+    from chipscale.validate import training
+
+    score = {Kind.TRAINING: training}[kind]
+    result = score(file, leave_out=leave_out.value if leave_out else None, calibrate_points=calibrate_points, catalog=_catalog(catalog))
+    if json_out:
+        write(json_out, to_json(contract(result)) + "\n", "--json")
+    if write_to:
+        write(write_to, markdown(result), "--write")
+    show(screen(result))
+
+
+@app.command()
+def cite(chip: Annotated[list[str] | None, typer.Argument(help="chips; those of the founding question if left out")] = None, catalog: Folder = None) -> None:
+    """Print the sources of the formulas and of the facts about some chips."""
+    from chipscale.report.cite import bibliography
+
+    say(bibliography(_catalog(catalog), tuple(chip or QUESTION)))
+
+
+def main() -> None:
+    """Run a command; bad input is one line on stderr and exit code 2."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        app()
+    except EvidenceError as problem:
+        sys.stderr.write(f"chipscale: {' '.join(str(problem).split())}\n")
+        sys.exit(2)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
