@@ -21,7 +21,7 @@ def side(chip: str, seconds: float, precision: str, weights: tuple[float, ...], 
     plan = "tp=8,pp=16,ep=64,dp=16,mb=1,zero1,recompute=selective"
     return Side(chip=chip, cluster="dgx-h100" if chip == H100 else "atlas-950-superpod", hypothesis=hypothesis, plan=plan,
                 precision=precision, seconds=around(seconds, 1.15), rate=around(15360 * 4096 / 2048 / seconds, 1.15), mfu=0.31,
-                memory_bytes=61e9, memory_capacity=80e9, parts=parts, fits=0.97 if hypothesis else 1.0)  # fmt: skip
+                memory_bytes=61e9, memory_capacity=80e9, parts=parts, fits=1.0 if hypothesis == "known" else 0.97)  # fmt: skip
 
 
 def job_verdict(job: Job, median: float, factor: float, seconds: float, precisions: tuple[str, str]) -> JobVerdict:
@@ -29,11 +29,11 @@ def job_verdict(job: Job, median: float, factor: float, seconds: float, precisio
     weights = (30.0, 22.0, 9.0, 6.0, 2.0, 5.0, 8.0, 11.0, 1.0, 7.0, 3.0, 1.0, 0.5)
     return JobVerdict(
         job=job, ratio=r, p_at_least=0.06 if median < 0.6 else 0.41, a=side(D910, seconds / median, precisions[0], weights[::-1], "950-32"),
-        b=side(H100, seconds, precisions[1], weights), a_per_1000_b=Interval(median=1000 / median, low=1000 / r.high, high=1000 / r.low),
-        power_ratio=around(1.4 / median / 2, 1.3), cost_ratio=None, call="910D is slower" if median < 0.6 else "too close to call",
+        b=side(H100, seconds, precisions[1], weights, "known"), a_per_1000_b=Interval(median=1000 / median, low=1000 / r.high, high=1000 / r.low),
+        power_ratio=around(1.4 / median / 2, 1.3), cost_ratio=None, call="less" if median < 0.6 else "too close to call",
         contributions=(("compute", 0.61), ("memory", 0.97), ("fabric", 1.02), ("capacity", 1.0), ("precision", 0.88)),
-        sensitivities=(Sensitivity(fact="peak_bf16", test="bf16 matmul on one card", share=0.7, narrows=0.61),
-                       Sensitivity(fact="memory_bandwidth", test="HBM copy", share=0.2, narrows=0.14)),
+        sensitivities=(Sensitivity(fact=f"{D910}:peak", test="bf16 matmul on one card", share=0.7, narrows=0.61),
+                       Sensitivity(fact=f"belief:{D910}", test="HBM copy", share=0.2, narrows=0.14)),
         by_hypothesis=(("950-32", around(median, 1.2)), ("quad-die", around(median * 1.8, 1.4))), histogram=((0.4, 0.5), (0.6, 0.5)),
     )  # fmt: skip
 
@@ -63,11 +63,11 @@ def verdict() -> Verdict:
         HypothesisShare(key="press-2pf", title="the chip of the press tables", weight=0.1, reason="figures without a source"),
     )
     return Verdict(
-        question="Can the Ascend 910D replace the H100?", a=D910, b=H100, match="chips", jobs=jobs(), seed=0, draws=1024,
+        question="Can the Ascend 910D replace the H100?", a="Ascend 910D", b="H100 SXM5 80GB", match="chips", jobs=jobs(), seed=0, draws=1024,
         headline="Not one for one. Likely 1.5 to 3 of them, if it is what the evidence suggests.",
         hypotheses=((D910, shares),), evidence=((D910, (("vendor-talk", 12), ("press", 9), ("rumour", 2))), (H100, (("measured", 26), ("datasheet", 14)))),
-        settle=(Sensitivity(fact="peak_bf16", test="bf16 matmul on one card", share=0.7, narrows=0.61),
-                Sensitivity(fact="memory_bandwidth", test="HBM copy", share=0.2, narrows=0.14)),
+        settle=(Sensitivity(fact=f"{D910}:peak", test="bf16 matmul on one card", share=0.7, narrows=0.61),
+                Sensitivity(fact=f"belief:{D910}", test="HBM copy", share=0.2, narrows=0.14)),
         wrongness=("training, unseen Ascend chips: 12 % (n = 139)", "training, unseen NVIDIA chips: 9 % (n = 395)"),
     )  # fmt: skip
 

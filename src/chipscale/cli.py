@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from chipscale.verdict.nouns import Verdict
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
-JOBS = ("train-deepseek-v3", "train-llama-3.1-405b", "train-llama-3.1-8b", "prefill-deepseek-v3", "decode-deepseek-v3")
 MOST_CHIPS = 10_000_000
 
 app = typer.Typer(
@@ -52,10 +51,16 @@ class LeaveOut(StrEnum):
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
 Draws = Annotated[int, typer.Option(min=1, max=2**20, help="number of Sobol draws")]
 Assume = Annotated[list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", help="take one hypothesis of a chip as true; may be repeated")]
-Folder = Annotated[Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")]
+Folder = Annotated[
+    Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
-Jobs = Annotated[list[str] | None, typer.Option("--job", metavar="NAME", help="a job (chipscale jobs); may be repeated; the five founding ones if left out")]
+Jobs = Annotated[
+    list[str] | None,
+    typer.Option("--job", metavar="NAME", help="a job (chipscale jobs); may be repeated; the five founding ones if left out"),
+]
 Matching = Annotated[Match, typer.Option(help="make both sides equal in number of chips, power or cost")]
+Details = Annotated[bool, typer.Option("--details", help="plans and reasons too")]
 Name = Annotated[str | None, typer.Argument(help="its id or alias; all are listed if left out")]
 
 
@@ -71,7 +76,9 @@ def chip_count(text: str) -> tuple[str, int]:
     digits = number.strip().replace(",", "").replace("_", "")
     negative = digits.startswith("-") and digits[1:].isdigit()
     if not (digits.isascii() and digits.isdigit()) and not negative:
-        raise EvidenceError(f"--on {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon")
+        raise EvidenceError(
+            f"--on {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon"
+        )
     if negative or len(digits) > 12 or not 1 <= int(digits) <= MOST_CHIPS:
         raise EvidenceError(f"--on {text}: {number} chips cannot be; write a whole number from 1 to {MOST_CHIPS:,}")
     return chip, int(digits)
@@ -127,10 +134,12 @@ def _catalog(folder: Path | None) -> Catalog:
     return load(folder)
 
 
-def _weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str] | None, match: str, seed: int, draws: int, assume: Sequence[str] | None) -> Verdict:
+def _weigh(
+    catalog: Catalog, a: str, b: str, jobs: Sequence[str] | None, match: str, seed: int, draws: int, assume: Sequence[str] | None
+) -> Verdict:
     from chipscale.verdict import weigh as compare
 
-    chosen = tuple(dict.fromkeys(jobs or JOBS))
+    chosen = tuple(dict.fromkeys(jobs or ()))
     return compare(catalog, a, b, chosen, match=match, seed=seed, draws=draws, assume=assumptions(assume))
 
 
@@ -148,7 +157,9 @@ def _print(verdict: Verdict, as_json: bool, details: bool) -> None:
 
 
 @app.callback(invoke_without_command=True)
-def question(context: typer.Context, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None, catalog: Folder = None, as_json: AsJson = False) -> None:
+def question(
+    context: typer.Context, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None, catalog: Folder = None, as_json: AsJson = False
+) -> None:
     """Weigh one AI accelerator against another, and say how sure that is.
 
     Without a command: can the Ascend 910D replace the H100?
@@ -161,7 +172,7 @@ def question(context: typer.Context, seed: Seed = 0, draws: Draws = 1024, assume
 
 @app.command()
 def weigh(a: str, b: str, job: Jobs = None, match: Matching = Match.CHIPS, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None,
-          catalog: Folder = None, as_json: AsJson = False, details: Annotated[bool, typer.Option("--details", help="plans and reasons too")] = False) -> None:  # fmt: skip
+          catalog: Folder = None, as_json: AsJson = False, details: Details = False) -> None:  # fmt: skip
     """Weigh chip A against chip B: per job a ratio, its interval, what it rests on and what would settle it."""
     _print(_weigh(_catalog(catalog), a, b, job, match.value, seed, draws, assume), as_json, details)
 
@@ -218,22 +229,26 @@ def train(
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step costs."""
-    from chipscale.search import train as search
+    from chipscale.planning import days
+    from chipscale.planning import train as search
     from chipscale.units import parse
 
     chip, chips = chip_count(on)
     budget = parse(tokens, "tokens") if tokens else None
     if budget is not None and budget <= 0:
         raise EvidenceError(f"--tokens {tokens}: must be positive")
-    sides = search(_catalog(catalog), model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision, framework=framework,
-                   plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
+    sides = search(_catalog(catalog), model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
+                   framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
     if as_json:
         from chipscale.report.jsonable import to_json
 
         return say(to_json(sides))
     from chipscale.report.terminal import step_screen
 
-    return show(step_screen(sides, f"train {model} on {chips:,} {chip}"))
+    title = f"train {model} on {chips:,} {chip}"
+    if budget:
+        title += f": {tokens} tokens in {days(sides[0], chips, budget):,.0f} days without failures"
+    return show(step_screen(sides, title))
 
 
 @app.command()
@@ -316,19 +331,43 @@ def validate(
             write(path, "", option)  # says what is wrong before the work is done
     from chipscale.report.accuracy import contract, markdown, screen
     from chipscale.report.jsonable import to_json
-    from chipscale.validate import training
+    from chipscale.validate import everything, training
 
+    known = _catalog(catalog)
     score = {Kind.TRAINING: training}[kind]
-    result = score(file, leave_out=leave_out.value if leave_out else None, calibrate_points=calibrate_points, catalog=_catalog(catalog))
+    result = score(file, leave_out=leave_out.value if leave_out else None, calibrate_points=calibrate_points, catalog=known)
     if json_out:
         write(json_out, to_json(contract(result)) + "\n", "--json")
     if write_to:
-        write(write_to, markdown(result), "--write")
+        whole = [result] if file or leave_out or calibrate_points else [result, *everything(known)]
+        write(write_to, HEADING + "\n".join(markdown(part) for part in whole), "--write")
     show(screen(result))
 
 
+HEADING = "# How wrong we are\n\nWritten by `chipscale validate training --write docs/accuracy.md`; errors are of step seconds.\n\n"
+
+
 @app.command()
-def cite(chip: Annotated[list[str] | None, typer.Argument(help="chips; those of the founding question if left out")] = None, catalog: Folder = None) -> None:
+def calibrate(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="an existing folder for training.toml and training_covariance.csv")],
+    date: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="the date written into the files")],
+    catalog: Folder = None,
+) -> None:
+    """Redo the fit on the shipped rows, with the errors on whole sources and chips left out."""
+    from chipscale.calibrate import calibrate as redo
+    from chipscale.calibrate import write as store
+
+    if not out.is_dir():
+        raise EvidenceError(f"--out {out}: no such folder; make it first")
+    store(redo(_catalog(catalog), date), out)
+    say(f"written: {out}/training.toml, {out}/training_covariance.csv")
+
+
+@app.command()
+def cite(
+    chip: Annotated[list[str] | None, typer.Argument(help="chips; those of the founding question if left out")] = None,
+    catalog: Folder = None,
+) -> None:
     """Print the sources of the formulas and of the facts about some chips."""
     from chipscale.report.cite import bibliography
 

@@ -21,14 +21,15 @@ from chipscale.verdict.nouns import Interval, Side
 from chipscale.verdict.weighing import MAPE_TO_SIGMA, candidate, context, precisions
 
 
-def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int = 4096, batch: int | None = None, tokens: float = 0.0,
+def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
           precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
           assume: Mapping[str, str] | None = None) -> tuple[Side, ...]:  # fmt: skip
     """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip.
 
-    `length` in tokens, `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
+    `length` in tokens (4,096 unless given), `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
     Errors: unknown names, a precision that the chip lacks, degrees that do not multiply, a plan that does not fit.
     """
+    length = 4096 if length is None else length
     for name, n, most in (("chips", chips, 10**7), ("length", length, 10**8), ("top", top, 1000)):
         if not 1 <= n <= most:
             raise EvidenceError(f"{name} = {n}: it must be from 1 to {most:,}")
@@ -46,6 +47,11 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int = 
             sides += [_side(e, one, h.value, h.key, cluster.id, job, p, calibration) for one in _plans(e, job, plan, top)]
     order = sorted(sides, key=lambda s: ([h.key for h in c.belief.hypotheses].index(s.hypothesis), s.seconds.median))
     return tuple(s for key in dict.fromkeys(s.hypothesis for s in order) for s in [o for o in order if o.hypothesis == key][:top])
+
+
+def days(side: Side, chips: int, tokens: float) -> float:
+    """Return the days that a plan needs for a token budget, without failures."""
+    return tokens / (side.rate.median * chips) / 86400.0
 
 
 def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> tuple[Evaluator, str]:

@@ -257,7 +257,7 @@ def understand(row: Row, catalog: Catalog) -> Measured:
     clean = row.get("complete", "yes") != "no" and not row.get("doubt") and not row.get("token_dropping")
     precision = precision_of(row)
     labels = {"chip": row["chip"], "source_group": row.get("source_group", ""), "architecture": row.get("architecture", ""),
-              "precision": precision, "framework": row.get("framework", "")}  # fmt: skip
+              "precision": precision, "framework": row.get("framework", ""), "source": row.get("source", "")}  # fmt: skip
     missing = [c for c in NEEDED if not row.get(c)]
     if seconds is None or missing:
         return Measured(key=key, labels=labels, seconds=seconds or math.nan, clean=False, reason=f"{', '.join(missing) or 'step_time_s'} is blank")

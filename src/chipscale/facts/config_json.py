@@ -1,255 +1,354 @@
-"""Hugging Face config.json, read as plain JSON."""
+"""Hugging Face config.json, read as plain JSON: one function per family of architectures."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from chipscale.evidence import EvidenceError
+from chipscale.facts.config_fields import IRRELEVANT, Config, shown
 from chipscale.facts.model import MLP, Attention, Block, Experts, Feed, Indexer, LatentAttention, LinearAttention, Mixer, Model, merged
-
-ABSURD = 10**9
-#: fields that change no shape: tokens, training, positions, printing, generation, quantised storage
-IRRELEVANT = frozenset(
-    ["architectures", "model_type", "auto_map", "bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "image_token_id", "image_token_index", "boi_token_index", "eoi_token_index", "video_token_id", "vision_start_token_id", "vision_end_token_id", "media_placeholder_token_id", "video_placeholder", "use_unified_vision_chunk", "ignore_index", "id2label", "label2id", "transformers_version", "torch_dtype", "dtype", "use_cache", "initializer_range", "attention_dropout", "hidden_dropout", "embd_pdrop", "attn_pdrop", "resid_pdrop", "dropout", "rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "rope_theta", "rope_scaling", "rope_parameters", "rope_interleave", "indexer_rope_interleave", "rotary_dim", "partial_rotary_factor", "no_rope_layers", "no_rope_layer_interval", "attn_scale", "attn_temperature_tuning", "floor_scale", "for_llm_compressor", "max_position_embeddings", "initial_context_length", "pretraining_tp", "ep_size", "router_aux_loss_coef", "router_jitter_noise", "output_router_logits", "aux_loss_alpha", "seq_aux", "norm_topk_prob", "routed_scaling_factor", "scoring_func", "topk_method", "hidden_act", "hidden_activation", "swiglu_limit", "quantization_config", "quant_method", "unsloth_fixed", "max_window_layers", "_name_or_path", "add_cross_attention", "bad_words_ids", "begin_suppress_tokens", "chunk_size_feed_forward", "cross_attention_hidden_size", "diversity_penalty", "do_sample", "early_stopping", "encoder_no_repeat_ngram_size", "exponential_decay_length_penalty", "finetuning_task", "is_decoder", "is_encoder_decoder", "length_penalty", "max_length", "min_length", "no_repeat_ngram_size", "num_beam_groups", "num_beams", "num_return_sequences", "output_attentions", "output_hidden_states", "output_scores", "prefix", "problem_type", "pruned_heads", "remove_invalid_values", "repetition_penalty", "return_dict", "return_dict_in_generate", "suppress_tokens", "task_specific_params", "temperature", "tf_legacy_loss", "tie_encoder_decoder", "tokenizer_class", "top_k", "top_p", "torchscript", "typical_p", "use_bfloat16", "vision_config", "mamba_ssm_dtype", "qk_norm_type", "mtp_use_dedicated_embeddings", "attn_type_list", "cla_share_factor"]
-)
+from chipscale.facts.parameters import merger_parameters, vision_parameters
 
 
-@dataclass(slots=True)
-class Config:
-    """A config being read: which fields were taken is remembered, so that the rest can be refused by name."""
-
-    values: Mapping[str, Any]
-    where: str
-    taken: set[str] = field(default_factory=set)
-
-    def count(self, name: str, default: int | None = None, least: int = 1) -> int:
-        """Take a whole number of at least `least`."""
-        self.taken.add(name)
-        value = self.values.get(name, default)
-        if value is None and name in self.values and default is not None:
-            value = default
-        if value is None:
-            raise EvidenceError(f"{self.where}: field {name} is missing; a config.json of this architecture states it")
-        if isinstance(value, bool) or not isinstance(value, int) or not least <= value < ABSURD:
-            raise EvidenceError(f"{self.where}: field {name} is {value!r}; it must be a whole number from {least} to {ABSURD:,}")
-        return value
-
-    def flag(self, name: str, default: bool = False) -> bool:
-        """Take a true or false."""
-        self.taken.add(name)
-        value = self.values.get(name, default)
-        if not isinstance(value, bool):
-            raise EvidenceError(f"{self.where}: field {name} is {value!r}; it must be true or false")
-        return value
-
-    def names(self, name: str) -> list[str]:
-        """Take a list of words."""
-        self.taken.add(name)
-        value = self.values.get(name, [])
-        if not isinstance(value, list) or not all(isinstance(v, str) for v in value):
-            raise EvidenceError(f"{self.where}: field {name} must be a list of words")
-        return value
-
-    def fixed(self, name: str, *allowed: object) -> None:
-        """Take a field that is understood at these values only."""
-        self.taken.add(name)
-        value = self.values.get(name, allowed[0])
-        if value not in allowed:
-            raise EvidenceError(f"{self.where}: field {name} = {value!r} is not understood (understood: {', '.join(map(repr, allowed))})")
-
-    def refuse_rest(self) -> None:
-        """Refuse what nobody took: it may change the shape of the model."""
-        rest = sorted(set(self.values) - self.taken - IRRELEVANT)
-        if rest:
-            raise EvidenceError(f"{self.where}: fields not understood: {', '.join(rest)}; nothing is approximated, so this config is refused")
+def _attention(c: Config, *, head_dim: int | None = None, kv_heads: int | None = None) -> Attention:
+    """Take heads and their width; the defaults stand where an architecture defines them."""
+    heads = c.count("num_attention_heads")
+    dim = c.count("head_dim", head_dim)
+    return Attention(heads=heads, kv_heads=c.count("num_key_value_heads", kv_heads), head_dim=dim, v_head_dim=dim)
 
 
-def _grouped(c: Config, **extra: Any) -> Attention:
-    heads, d = c.count("num_attention_heads"), c.count("hidden_size")
-    dim = c.count("head_dim", max(d // heads, 1))
-    return Attention(heads=heads, kv_heads=c.count("num_key_value_heads", heads), head_dim=dim, v_head_dim=dim, **extra)
+def _even(c: Config, width: str, heads: str) -> int:
+    """Divide a width evenly over heads."""
+    d, h = c.count(width), c.count(heads)
+    if d % h:
+        raise c.bad(width, f"it does not divide over {heads} = {h}, correct one of them")
+    return d // h
 
 
-def _model(c: Config, blocks: list[Block], **extra: Any) -> Model:
-    return Model(id="", name="", d_model=c.count("hidden_size"), vocab=c.count("vocab_size"), blocks=merged(blocks), tied=c.flag("tie_word_embeddings"),
-                 max_length=int(c.values.get("max_position_embeddings") or 0), **extra)  # fmt: skip
+def _model(c: Config, blocks: list[Block], mtp_layers: int = 0) -> Model:
+    longest = c.count("max_position_embeddings", 0, least=0)
+    return Model(
+        id="", name="", d_model=c.count("hidden_size"), vocab=c.count("vocab_size"), blocks=merged(blocks),
+        tied=c.flag("tie_word_embeddings"), max_length=longest, mtp_layers=mtp_layers,
+    )  # fmt: skip
 
 
-def _window(c: Config) -> int | None:
-    c.taken |= {"sliding_window", "use_sliding_window"}
-    used = c.values.get("use_sliding_window", True)
-    return c.count("sliding_window") if used and c.values.get("sliding_window") is not None else None
+def _stack(c: Config, kinds: Mapping[str, Mixer], usual: Callable[[int], str], feed: Callable[[int], Feed]) -> list[Block]:
+    """List the layers: `layer_types` says which mixer each has, the architecture's `usual` rule where it is missing."""
+    layers = c.layers()
+    types = c.words("layer_types") or [usual(i) for i in range(layers)]
+    if len(types) != layers:
+        raise EvidenceError(f"{c.where}: field layer_types lists {len(types)} layers, num_hidden_layers says {layers}; make them equal")
+    unknown = sorted(set(types) - set(kinds))
+    if unknown:
+        raise EvidenceError(f"{c.where}: field layer_types holds {', '.join(unknown)}, not understood; understood: {', '.join(kinds)}")
+    return [Block(mixer=kinds[t], feed=feed(i), repeat=1) for i, t in enumerate(types)]
+
+
+def _windowed(c: Config, full: Attention, feed: Callable[[int], Feed], *, usual: bool) -> list[Block]:
+    """List layers of full and sliding attention; `usual` says whether a stated window is in use unless a flag says otherwise."""
+    kinds: dict[str, Mixer] = {"full_attention": full}
+    if c.has("sliding_window"):
+        kinds["sliding_attention"] = replace(full, reach=c.count("sliding_window"))
+    used = c.flag("use_sliding_window", usual) and "sliding_attention" in kinds
+    first = c.count("max_window_layers", 0, least=0)
+    return _stack(c, kinds, lambda i: "sliding_attention" if used and i >= first else "full_attention", feed)
 
 
 def llama(c: Config) -> Model:
-    """Llama, Mistral, Qwen2 and Qwen3: grouped attention, gated MLP."""
-    kind = c.values["model_type"]
-    bias = c.flag("attention_bias") or kind == "qwen2"
-    attention = _grouped(c, reach=_window(c), qkv_bias=bias, out_bias=bias and kind == "llama", qk_norm=kind.startswith("qwen3"))
+    """Llama: grouped attention over the whole length, gated MLP."""
+    bias = c.flag("attention_bias")
+    heads = c.count("num_attention_heads")
+    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
+    full = replace(_attention(c, head_dim=dim, kv_heads=heads), qkv_bias=bias, out_bias=bias)
     feed = MLP(d_ff=c.count("intermediate_size"), bias=c.flag("mlp_bias"))
-    c.fixed("layer_types", *([["full_attention"] * c.count("num_hidden_layers")]))
-    return _model(c, [Block(mixer=attention, feed=feed, repeat=c.count("num_hidden_layers"))])
+    return _model(c, _stack(c, {"full_attention": full}, lambda _: "full_attention", lambda _: feed))
+
+
+def mistral(c: Config) -> Model:
+    """Mistral: as Llama, with a sliding window where one is stated."""
+    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
+    feed = MLP(d_ff=c.count("intermediate_size"))
+    return _model(c, _windowed(c, _attention(c, head_dim=dim), lambda _: feed, usual=True))
 
 
 def mixtral(c: Config) -> Model:
-    """Mixtral: every layer routes to experts."""
+    """Mixtral: as Mistral, every layer routes to experts."""
+    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
     feed = Experts(count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("intermediate_size"))
-    return _model(c, [Block(mixer=_grouped(c, reach=_window(c)), feed=feed, repeat=c.count("num_hidden_layers"))])
+    return _model(c, _windowed(c, _attention(c, head_dim=dim), lambda _: feed, usual=True))
+
+
+def qwen2(c: Config) -> Model:
+    """Qwen2: biases on query, key and value only; a window from layer `max_window_layers` on where it is switched on."""
+    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
+    feed = MLP(d_ff=c.count("intermediate_size"))
+    return _model(c, _windowed(c, replace(_attention(c, head_dim=dim), qkv_bias=True), lambda _: feed, usual=False))
+
+
+def _qwen3_attention(c: Config) -> Attention:
+    bias = c.flag("attention_bias")
+    return replace(_attention(c), qkv_bias=bias, out_bias=bias, qk_norm=True)
+
+
+def qwen3(c: Config) -> Model:
+    """Qwen3: norms on query and key heads, gated MLP."""
+    feed = MLP(d_ff=c.count("intermediate_size"))
+    return _model(c, _windowed(c, _qwen3_attention(c), lambda _: feed, usual=False))
+
+
+def _sparse_layers(c: Config, experts: Experts) -> Callable[[int], Feed]:
+    """Say which layers route: every `decoder_sparse_step`-th, apart from those listed as dense."""
+    step, dense = c.count("decoder_sparse_step", 1), set(c.numbers("mlp_only_layers"))
+    if not dense and step == 1:
+        c.count("intermediate_size", 1)
+        return lambda _: experts
+    mlp = MLP(d_ff=c.count("intermediate_size"))
+    return lambda i: mlp if i in dense or (i + 1) % step else experts
 
 
 def qwen3_moe(c: Config) -> Model:
-    """Qwen3 MoE: every layer routes, unless listed as dense."""
-    c.fixed("decoder_sparse_step", 1)
-    c.fixed("mlp_only_layers", [])
-    c.count("intermediate_size", 1)
-    attention = _grouped(c, reach=_window(c), qkv_bias=c.flag("attention_bias"), qk_norm=True)
-    feed = Experts(count=c.count("num_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("moe_intermediate_size"))
-    return _model(c, [Block(mixer=attention, feed=feed, repeat=c.count("num_hidden_layers"))])
+    """Qwen3 MoE: as Qwen3, layers route unless stated otherwise."""
+    experts = Experts(count=c.count("num_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("moe_intermediate_size"))
+    return _model(c, _windowed(c, _qwen3_attention(c), _sparse_layers(c, experts), usual=False))
 
 
-def qwen3_5_moe(c: Config) -> Model:
-    """Qwen3.5 MoE: three gated delta-rule layers, then one gated attention; shared expert with a gate."""
-    c.fixed("mlp_only_layers", [])
+def qwen3_hybrid(c: Config) -> Model:
+    """Qwen3-Next and Qwen3.5 MoE: gated delta-rule layers with a gated full attention in between; a gated shared expert."""
     c.fixed("attn_output_gate", True)
-    c.count("full_attention_interval", 4)
-    full = _grouped(c, gated=True, qkv_bias=c.flag("attention_bias"), qk_norm=True)
-    linear = LinearAttention(key_heads=c.count("linear_num_key_heads"), value_heads=c.count("linear_num_value_heads"), key_dim=c.count("linear_key_head_dim"),
-                             value_dim=c.count("linear_value_head_dim"), conv_kernel=c.count("linear_conv_kernel_dim"))  # fmt: skip
-    feed = Experts(count=c.count("num_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("moe_intermediate_size"),
-                   shared_d_ff=c.count("shared_expert_intermediate_size"), shared_gate=True)  # fmt: skip
-    mixers: dict[str, Mixer] = {"full_attention": full, "linear_attention": linear}
-    return _model(c, _by_type(c, mixers, lambda _: feed), mtp_layers=c.count("mtp_num_hidden_layers", 0, 0))
-
-
-def _by_type(c: Config, mixers: Mapping[str, Mixer], feed: Callable[[int], Feed]) -> list[Block]:
-    types = c.names("layer_types")
-    if len(types) != c.count("num_hidden_layers"):
-        raise EvidenceError(f"{c.where}: field layer_types lists {len(types)} layers, num_hidden_layers says {c.count('num_hidden_layers')}")
-    unknown = sorted(set(types) - set(mixers))
-    if unknown:
-        raise EvidenceError(f"{c.where}: field layer_types holds {', '.join(unknown)}, which is not understood")
-    return [Block(mixer=mixers[t], feed=feed(i), repeat=1) for i, t in enumerate(types)]
+    full = replace(_qwen3_attention(c), gated=True)
+    linear = LinearAttention(
+        key_heads=c.count("linear_num_key_heads"), value_heads=c.count("linear_num_value_heads"), key_dim=c.count("linear_key_head_dim"),
+        value_dim=c.count("linear_value_head_dim"), conv_kernel=c.count("linear_conv_kernel_dim"),
+    )  # fmt: skip
+    if linear.value_heads % linear.key_heads:
+        raise c.bad("linear_num_value_heads", f"it does not divide over linear_num_key_heads = {linear.key_heads}, correct one of them")
+    experts = Experts(
+        count=c.count("num_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("moe_intermediate_size"),
+        shared_d_ff=c.count("shared_expert_intermediate_size"), shared_gate=True,
+    )  # fmt: skip
+    every = c.count("full_attention_interval", None if not c.has("layer_types") else 1)
+    kinds: dict[str, Mixer] = {"linear_attention": linear, "full_attention": full}
+    blocks = _stack(c, kinds, lambda i: "linear_attention" if (i + 1) % every else "full_attention", _sparse_layers(c, experts))
+    return _model(c, blocks, mtp_layers=c.count("mtp_num_hidden_layers", 0, least=0, most=100))
 
 
 def gpt_oss(c: Config) -> Model:
     """gpt-oss: windows and full attention in turn, with sinks and biases; all layers route."""
-    bias = c.flag("attention_bias")
-    full = _grouped(c, qkv_bias=bias, out_bias=bias, sinks=True)
-    c.count("experts_per_token", 1)
-    feed = Experts(count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("intermediate_size"), bias=True, router_bias=True)
-    mixers: dict[str, Mixer] = {"full_attention": full, "sliding_attention": replace(full, reach=c.count("sliding_window"))}
-    return _model(c, _by_type(c, mixers, lambda _: feed))
+    bias, top_k = c.flag("attention_bias"), c.count("num_experts_per_tok")
+    if c.count("experts_per_token", top_k) != top_k:
+        raise c.bad("experts_per_token", f"num_experts_per_tok says {top_k}, make them equal")
+    full = replace(_attention(c), qkv_bias=bias, out_bias=bias, sinks=True)
+    feed = Experts(count=c.count("num_local_experts"), top_k=top_k, d_ff=c.count("intermediate_size"), bias=True, router_bias=True)
+    kinds: dict[str, Mixer] = {"full_attention": full, "sliding_attention": replace(full, reach=c.count("sliding_window"))}
+    return _model(c, _stack(c, kinds, lambda i: "full_attention" if i % 2 else "sliding_attention", lambda _: feed))
+
+
+def _latent(c: Config) -> LatentAttention:
+    c.fixed("attention_bias", False)
+    heads, nope, rope = c.count("num_attention_heads"), c.count("qk_nope_head_dim"), c.count("qk_rope_head_dim")
+    if c.count("num_key_value_heads", heads) != heads:
+        raise c.bad("num_key_value_heads", f"latent attention has as many as query heads, {heads}, correct it")
+    if c.count("qk_head_dim", nope + rope) != nope + rope:
+        raise c.bad("qk_head_dim", f"it must be qk_nope_head_dim + qk_rope_head_dim = {nope + rope}, correct it")
+    if c.count("head_dim", rope) not in (rope, nope + rope):
+        raise c.bad("head_dim", f"of latent attention it must be {rope} (rotary part) or {nope + rope} (all), correct it")
+    indexer = None
+    if any(c.has(name) for name in ("index_topk", "index_n_heads", "index_head_dim")):
+        indexer = Indexer(heads=c.count("index_n_heads"), head_dim=c.count("index_head_dim"), top_k=c.count("index_topk"))
+    rank = c.count("q_lora_rank") if c.has("q_lora_rank") or "q_lora_rank" not in c.values else 0
+    return LatentAttention(
+        heads=heads, q_rank=rank, kv_rank=c.count("kv_lora_rank"), nope_dim=nope, rope_dim=rope,
+        v_head_dim=c.count("v_head_dim"), indexer=indexer,
+    )  # fmt: skip
 
 
 def deepseek(c: Config) -> Model:
-    """DeepSeek-V3 and its kin (R1, V3.2, Kimi, GLM-5): latent attention, first layers dense, shared experts, perhaps an indexer."""
-    c.flag("attention_bias")
-    c.count("num_key_value_heads", 1)
-    c.count("head_dim", 1)
-    c.count("qk_head_dim", 1)
+    """DeepSeek-V2, V3 and their kin (R1, V3.2, Kimi, GLM-5): latent attention, first layers dense, shared experts, perhaps an indexer."""
+    mixer = _latent(c)
     c.fixed("moe_layer_freq", 1)
-    indexer = None
-    if "index_topk" in c.values:
-        indexer = Indexer(heads=c.count("index_n_heads"), head_dim=c.count("index_head_dim"), top_k=c.count("index_topk"))
-    c.taken.add("q_lora_rank")
-    rank = c.count("q_lora_rank") if c.values.get("q_lora_rank") is not None else 0
-    mixer = LatentAttention(heads=c.count("num_attention_heads"), q_rank=rank, kv_rank=c.count("kv_lora_rank"), nope_dim=c.count("qk_nope_head_dim"),
-                            rope_dim=c.count("qk_rope_head_dim"), v_head_dim=c.count("v_head_dim"), indexer=indexer)  # fmt: skip
-    d_ff, experts = c.count("moe_intermediate_size"), c.count("n_routed_experts")
-    feed = Experts(count=experts, top_k=c.count("num_experts_per_tok"), d_ff=d_ff, shared_d_ff=d_ff * c.count("n_shared_experts", 0, 0), router_bias=True,
-                   groups=c.count("n_group", 1), top_groups=c.count("topk_group", 1))  # fmt: skip
-    layers, first = c.count("num_hidden_layers"), c.count("first_k_dense_replace", 0, 0)
-    if first >= layers:
-        raise EvidenceError(f"{c.where}: field first_k_dense_replace is {first}, but there are only {layers} layers")
+    d_ff, count = c.count("moe_intermediate_size"), c.count("n_routed_experts")
+    groups, chosen = c.count("n_group"), c.count("topk_group")
+    if count % groups or chosen > groups:
+        raise c.bad("n_group", f"it must divide n_routed_experts = {count} and be no less than topk_group = {chosen}, correct it")
+    method = c.word("topk_method", "noaux_tc")
+    if method not in ("noaux_tc", "greedy", "group_limited_greedy"):
+        raise c.bad("topk_method", "this routing is not understood, so the config is refused")
+    experts = Experts(
+        count=count, top_k=c.count("num_experts_per_tok"), d_ff=d_ff, shared_d_ff=d_ff * c.count("n_shared_experts", least=0, most=1000),
+        router_bias=method == "noaux_tc", groups=groups, top_groups=chosen,
+    )  # fmt: skip
+    layers, first = c.layers(), c.count("first_k_dense_replace", least=0)
+    if first > layers:
+        raise c.bad("first_k_dense_replace", f"there are only {layers} layers, correct it")
     dense = MLP(d_ff=c.count("intermediate_size"))
-    blocks = [Block(mixer=mixer, feed=dense, repeat=1)] * first + [Block(mixer=mixer, feed=feed, repeat=1)] * (layers - first)
-    return _model(c, blocks, mtp_layers=c.count("num_nextn_predict_layers", 0, 0))
+    blocks = [Block(mixer=mixer, feed=dense if i < first else experts, repeat=1) for i in range(layers)]
+    return _model(c, blocks, mtp_layers=c.count("num_nextn_predict_layers", 0, least=0, most=100))
 
 
 def minimax_m2(c: Config) -> Model:
-    """MiniMax-M2: grouped attention with whole-width norms, all layers route, three MTP modules."""
-    c.flag("use_qk_norm")
+    """MiniMax-M2: grouped attention with norms over all heads, all layers route, MTP modules."""
     c.fixed("shared_intermediate_size", 0)
-    feed = Experts(count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("intermediate_size"),
-                   router_bias=c.flag("use_routing_bias"))  # fmt: skip
-    mtp = c.count("num_mtp_modules", 0, 0) * c.count("mtp_transformer_layers", 1) if c.flag("use_mtp") else 0
-    return _model(c, [Block(mixer=_grouped(c, qk_norm=True), feed=feed, repeat=c.count("num_hidden_layers"))], mtp_layers=mtp)
+    if set(c.numbers("attn_type_list")) - {1}:
+        raise c.bad("attn_type_list", "only full attention (1) is understood, so this config is refused")
+    norm, kind = c.flag("use_qk_norm"), c.word("qk_norm_type", "per_layer")
+    if kind not in ("per_layer", "per_head"):
+        raise c.bad("qk_norm_type", "only 'per_layer' and 'per_head' are understood, so this config is refused")
+    mixer = replace(_attention(c), qk_norm=norm, wide_norm=norm and kind == "per_layer")
+    experts = Experts(
+        count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("intermediate_size"),
+        router_bias=c.flag("use_routing_bias"),
+    )  # fmt: skip
+    modules, depth = c.count("num_mtp_modules", 0, least=0, most=100), c.count("mtp_transformer_layers", 1, least=0, most=100)
+    blocks = [Block(mixer=mixer, feed=experts, repeat=c.layers())]
+    return _model(c, blocks, mtp_layers=modules * depth if c.flag("use_mtp") else 0)
 
 
 def llama4(c: Config) -> Model:
-    """Llama 4: chunked attention, every fourth layer full; experts each `interleave_moe_layer_step` layers, one shared."""
+    """Llama 4: chunked attention with every fourth layer full; experts each `interleave_moe_layer_step` layers, one shared.
+
+    The norm of query and key has no weights, so `use_qk_norm` changes no count.
+    """
     c.flag("use_qk_norm")
     c.fixed("attention_bias", False)
-    full = _grouped(c)
-    chunk = replace(full, reach=c.count("attention_chunk_size"), chunked=True)
-    width, step = c.count("intermediate_size"), c.count("interleave_moe_layer_step")
-    feed = Experts(count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=width, shared_d_ff=width)
-    dense = MLP(d_ff=c.count("intermediate_size_mlp"))
-    layers = c.count("num_hidden_layers")
-    blocks = [Block(mixer=full if i % 4 == 3 else chunk, feed=feed if i % step == step - 1 else dense, repeat=1) for i in range(layers)]
+    full, layers = _attention(c), c.layers()
+    chunked = replace(full, reach=c.count("attention_chunk_size"), chunked=True)
+    kinds: dict[str, Mixer] = {"full_attention": full, "chunked_attention": chunked}
+    width, step, every = c.count("intermediate_size"), c.count("interleave_moe_layer_step", 1), c.count("no_rope_layer_interval", 4)
+    experts = Experts(count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=width, shared_d_ff=width)
+    dense, routed = MLP(d_ff=c.count("intermediate_size_mlp")), set(c.numbers("moe_layers")) or set(range(step - 1, layers, step))
+    rotary = c.numbers("no_rope_layers") or [int((i + 1) % every != 0) for i in range(layers)]
+    if len(rotary) != layers:
+        raise c.bad("no_rope_layers", f"it lists {len(rotary)} layers, num_hidden_layers says {layers}, make them equal")
+    blocks = _stack(c, kinds, lambda i: "chunked_attention" if rotary[i] else "full_attention", lambda i: experts if i in routed else dense)
     return _model(c, blocks)
 
 
 def gpt(c: Config) -> Model:
-    """GPT-2 and GPT-3: learned positions, layer norms, ungated MLP, biases."""
-    heads, d = c.count("n_head"), c.count("n_embd")
-    if d % heads:
-        raise EvidenceError(f"{c.where}: field n_embd = {d} does not divide over n_head = {heads}")
-    mixer = Attention(heads=heads, kv_heads=heads, head_dim=d // heads, v_head_dim=d // heads, qkv_bias=True, out_bias=True)
-    block = Block(mixer=mixer, feed=MLP(d_ff=c.count("n_inner", 4 * d), gated=False, bias=True), repeat=c.count("n_layer"))
+    """GPT-2 and GPT-3: learned positions, layer norms, ungated MLP, biases; the head is tied unless stated otherwise."""
+    c.fixed("add_cross_attention", False)
+    dim, d, heads = _even(c, "n_embd", "n_head"), c.count("n_embd"), c.count("n_head")
+    mixer = Attention(heads=heads, kv_heads=heads, head_dim=dim, v_head_dim=dim, qkv_bias=True, out_bias=True)
+    block = Block(mixer=mixer, feed=MLP(d_ff=c.count("n_inner", 4 * d), gated=False, bias=True), repeat=c.layers("n_layer"))
     positions = c.count("n_positions")
     c.count("n_ctx", positions)
-    return Model(id="", name="", d_model=d, vocab=c.count("vocab_size"), blocks=(block,), tied=c.flag("tie_word_embeddings", True), norm="layer",
-                 learned_positions=positions, max_length=positions)  # fmt: skip
+    return Model(
+        id="", name="", d_model=d, vocab=c.count("vocab_size"), blocks=(block,), tied=c.flag("tie_word_embeddings", True), norm="layer",
+        learned_positions=positions, max_length=positions,
+    )  # fmt: skip
+
+
+def qwen_tower(c: Config, d_model: int) -> int:
+    """Count the vision tower of Qwen3.5 and its merger."""
+    c.fixed("deepstack_visual_indexes", [])
+    if c.count("out_hidden_size") != d_model:
+        raise c.bad("out_hidden_size", f"the text model is {d_model} wide, make them equal")
+    _even(c, "hidden_size", "num_heads")
+    width, patch = c.count("hidden_size"), c.count("in_channels") * c.count("temporal_patch_size") * c.count("patch_size") ** 2
+    tower = vision_parameters(layers=c.layers("depth"), width=width, d_ff=c.count("intermediate_size"), patch=patch,
+                              positions=c.count("num_position_embeddings"))  # fmt: skip
+    merge = c.count("spatial_merge_size") ** 2
+    c.refuse_rest()
+    return tower - 2 * width + merger_parameters(width=width, merge=merge, d_model=d_model)
+
+
+def kimi_tower(c: Config, d_model: int) -> int:
+    """Count the vision tower of Kimi K2.5 (MoonViT) and its merger; positions in time are fixed, not learned."""
+    c.fixed("pos_emb_type", "divided_fixed")
+    c.fixed("mm_projector_type", "patchmerger")
+    for name in ("_attn_implementation", "merge_type", "projector_hidden_act", "projector_ln_eps", "video_attn_type", "init_pos_emb_time"):
+        c.has(name)
+    merge, width = c.numbers("merge_kernel_size"), c.count("vt_hidden_size")
+    if len(merge) != 2 or 0 in merge:
+        raise c.bad("merge_kernel_size", "it must be two whole numbers, correct it")
+    for name, same in (("text_hidden_size", d_model), ("mm_hidden_size", width)):
+        if c.count(name) != same:
+            raise c.bad(name, f"the model that it joins is {same} wide, make them equal")
+    _even(c, "vt_hidden_size", "vt_num_attention_heads")
+    positions = c.count("init_pos_emb_height") * c.count("init_pos_emb_width")
+    tower = vision_parameters(layers=c.layers("vt_num_hidden_layers"), width=width, d_ff=c.count("vt_intermediate_size"),
+                              patch=3 * c.count("patch_size") ** 2, positions=positions)  # fmt: skip
+    c.refuse_rest()
+    return tower + merger_parameters(width=width, merge=merge[0] * merge[1], d_model=d_model)
 
 
 ARCHITECTURES: Mapping[str, Callable[[Config], Model]] = {
-    **dict.fromkeys(("llama", "mistral", "qwen2", "qwen3"), llama),
-    **dict.fromkeys(("deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa"), deepseek),
-    "mixtral": mixtral, "qwen3_moe": qwen3_moe, "qwen3_5_moe_text": qwen3_5_moe, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2,
-    "llama4_text": llama4, "gpt2": gpt,
+    "llama": llama, "mistral": mistral, "mixtral": mixtral, "qwen2": qwen2, "qwen3": qwen3, "qwen3_moe": qwen3_moe,
+    **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text"), qwen3_hybrid),
+    **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa"), deepseek),
+    "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
 }  # fmt: skip
-#: architectures whose text model stands in `text_config`
-WRAPPERS = frozenset(("llama4", "kimi_k25", "qwen3_5_moe"))
+#: architectures whose text model stands in `text_config`, with what counts their vision tower (None: not understood)
+WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {"llama4": None, "kimi_k25": kimi_tower, "qwen3_5_moe": qwen_tower}
 REFUSED = {"deepseek_v4": "its compressed attention and hyper-connections are not modelled yet"}
+
+
+def _kind(config: Mapping[str, Any], where: str) -> str:
+    """Return the architecture's name, or refuse it by name."""
+    kind = config.get("model_type")
+    if not isinstance(kind, str):
+        named = f"; architectures says {shown(config['architectures'])}" if config.get("architectures") else ""
+        raise EvidenceError(f"{where}: field model_type is {shown(kind)}{named}; state the architecture's name there")
+    if kind in REFUSED:
+        raise EvidenceError(f"{where}: architecture {kind} is refused: {REFUSED[kind]}; choose another model")
+    if kind not in ARCHITECTURES and kind not in WRAPPERS:
+        known = ", ".join(sorted({*ARCHITECTURES, *WRAPPERS}))
+        raise EvidenceError(f"{where}: architecture {shown(kind)} is not understood; understood: {known}")
+    return kind
+
+
+def _text(config: Mapping[str, Any], where: str) -> Model:
+    c = Config(values=config, where=where)
+    kind = _kind(config, where)
+    if kind in WRAPPERS:
+        raise c.bad("model_type", "a wrapper inside a wrapper is not understood, so this config is refused")
+    try:
+        model = ARCHITECTURES[kind](c)
+    except EvidenceError as problem:
+        text = str(problem)
+        raise problem if text.startswith(where) else EvidenceError(f"{where}: {text}; correct one of them") from problem
+    c.refuse_rest()
+    return model
+
+
+def _wrapped(config: Mapping[str, Any], kind: str, where: str) -> Model:
+    """Read a model whose text part stands in `text_config`, its vision tower apart."""
+    rest = sorted(str(n) for n in set(config) - IRRELEVANT - {"text_config", "vision_config", "tie_word_embeddings"})
+    if rest:
+        raise EvidenceError(f"{where}: fields not understood: {', '.join(rest)}; remove those that change no shape")
+    inner, vision, tower = config.get("text_config"), config.get("vision_config"), WRAPPERS[kind]
+    if not isinstance(inner, Mapping):
+        raise EvidenceError(f"{where}: field text_config is {shown(inner)}; {kind} keeps its text model there, add it")
+    model = _text({"tie_word_embeddings": config.get("tie_word_embeddings", False), **inner}, where)
+    if vision is None:
+        return replace(model, notes=("the config states no vision tower: none is counted",))
+    if tower is None:
+        return replace(model, notes=("the vision tower of this architecture is not understood: none is counted",))
+    if not isinstance(vision, Mapping):
+        raise EvidenceError(f"{where}: field vision_config is {shown(vision)}; it must be an object, correct or remove it")
+    return replace(model, vision_parameters=tower(Config(values=vision, where=f"{where}: vision_config"), model.d_model))
 
 
 def read_config(config: Mapping[str, Any], *, id: str, where: str = "config.json", source: str = "", licence: str = "") -> Model:
     """Read a parsed config.json; what is not understood is refused by name."""
     if not isinstance(config, Mapping):
-        raise EvidenceError(f"{where}: holds no JSON object; give a Hugging Face config.json")
-    kind = config.get("model_type")
-    notes: tuple[str, ...] = ()
-    text = config
-    if kind in WRAPPERS:
-        rest = sorted(set(config) - IRRELEVANT - {"text_config", "tie_word_embeddings"})
-        if rest:
-            raise EvidenceError(f"{where}: fields not understood: {', '.join(rest)}")
-        inner = config.get("text_config")
-        if not isinstance(inner, Mapping):
-            raise EvidenceError(f"{where}: field text_config is missing; {kind} keeps its text model there")
-        text = {"tie_word_embeddings": config.get("tie_word_embeddings", False), **inner}
-        kind, notes = inner.get("model_type"), ("the vision tower is not counted",)
-    if kind in REFUSED:
-        raise EvidenceError(f"{where}: architecture {kind} is refused: {REFUSED[str(kind)]}")
-    if not isinstance(kind, str) or kind not in ARCHITECTURES:
-        raise EvidenceError(f"{where}: architecture {kind!r} is not understood; understood: {', '.join(sorted(ARCHITECTURES))}")
-    c = Config(values=text, where=where)
-    model = ARCHITECTURES[kind](c)
-    c.refuse_rest()
-    return replace(model, id=id, name=id.rpartition("/")[2], source=source, licence=licence, notes=notes)
+        raise EvidenceError(f"{where}: holds {shown(config)}, no JSON object; give a Hugging Face config.json")
+    kind = _kind(config, where)
+    model = _wrapped(config, kind, where) if kind in WRAPPERS else _text(config, where)
+    return replace(model, id=id, name=id.rpartition("/")[2], source=source, licence=licence)
 
 
-def read_file(path: Path, *, id: str | None = None) -> Model:
+def read_file(path: Path | str, *, id: str | None = None) -> Model:
     """Read a config.json file."""
+    path = Path(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: word)
     except (OSError, UnicodeDecodeError) as problem:
         raise EvidenceError(f"{path}: cannot be read ({problem}); give the path of a config.json") from problem
-    except (json.JSONDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:
         raise EvidenceError(f"{path}: malformed JSON ({problem}); save the config.json again as it was published") from problem
     return read_config(config, id=id or path.stem.replace("--", "/"), where=str(path))

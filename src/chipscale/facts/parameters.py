@@ -58,7 +58,7 @@ def attention_parameters(m: Attention, d_model: int) -> int:
     d h d_qk (twice if gated) + d h_kv (d_qk + d_v) + h d_v d, and biases, norms of query and key, and one sink per head where present.
 
     Holds when the projections are dense matrices.
-    Source: gqa-2023, section 2.2; gpt-oss-card, section 2.2 (sinks); qwen3-report, section 2 (norms).
+    Source: transformers, models/qwen3/modeling_qwen3.py (norms) and models/gpt_oss/modeling_gpt_oss.py (sinks, biases).
 
     >>> attention_parameters(Attention(heads=32, kv_heads=8, head_dim=128, v_head_dim=128), 4096)
     41943040
@@ -79,7 +79,7 @@ def latent_parameters(m: LatentAttention, d_model: int) -> int:
     the indexer adds r_q h_i d_i + d d_i + 2 d_i + d h_i.
 
     Holds when query and key-value latents have a norm each; without query compression (r_q = 0) the query is d h (d_n + d_r).
-    Source: deepseek-v2, section 2.1; deepseek-v3.2, section 2.1 (indexer).
+    Source: deepseek-v2, section 2.1; deepseek-v3.2, inference/model.py, class Indexer.
 
     >>> v3 = LatentAttention(heads=128, q_rank=1536, kv_rank=512, nope_dim=128, rope_dim=64, v_head_dim=128)
     >>> round(latent_parameters(v3, 7168) / 1e6, 1)
@@ -101,7 +101,7 @@ def linear_parameters(m: LinearAttention, d_model: int) -> int:
     d (2 k + 2 v + 2 h_v) + (2 k + v) c + 2 h_v + d_v + v d, with k = h_k d_k and v = h_v d_v.
 
     Holds when query, key and value pass one depthwise convolution of width c, and output gate, decay and step each have a projection.
-    Source: gated-delta-net, section 3.4; transformers, modeling_qwen3_next.py.
+    Source: transformers, models/qwen3_next/modeling_qwen3_next.py, Qwen3NextGatedDeltaNet.
 
     >>> linear_parameters(LinearAttention(key_heads=16, value_heads=32, key_dim=128, value_dim=128, conv_kernel=4), 2048)
     33718464
@@ -141,7 +141,7 @@ def feed_by_place(feed: Feed, d_model: int) -> FeedParameters:
     routed = E n(f), visited = k n(f), shared = n(f_s), router = E d + E (bias) + d (gate of the shared expert), n as in `mlp_parameters`.
 
     Holds when all routed experts are equal and shared experts have no biases.
-    Source: mixtral-2024, section 2.1; deepseek-v3, section 2.1.2.
+    Source: mixtral-2024, section 2; deepseek-v3, section 2.1.2.
 
     >>> feed_by_place(Experts(count=8, top_k=2, d_ff=14336), 4096).routed * 32
     45097156608
@@ -166,7 +166,7 @@ def mtp_parameters(model: Model) -> int:
     n (block + 2 d d + 3 d), the block being the model's last, the 2 d d its join and the 3 d its further norms.
 
     Holds when embedding and head are shared with the model.
-    Source: deepseek-v3, section 2.2, and README_WEIGHTS.md (11.5 B, "unique parameters").
+    Source: deepseek-v3, README_WEIGHTS.md, section 2 ("11.5B unique parameters").
     """
     if not model.mtp_layers:
         return 0
@@ -175,23 +175,31 @@ def mtp_parameters(model: Model) -> int:
     return model.mtp_layers * (layer + 2 * d * d + 3 * d)
 
 
-def vision_tower_parameters(*, layers: int, width: int, d_ff: int, patch: int, positions: int, merge: int, d_model: int) -> int:
-    """Count a vision transformer and the merger in front of the text model.
+def vision_parameters(*, layers: int, width: int, d_ff: int, patch: int, positions: int) -> int:
+    """Count a vision transformer without its merger.
 
-    patch w + w + positions w + L (4 w w + 4 w + 2 w f + f + w + 4 w) + 2 w (merger norm) + m m + m + m d + d, m = w merge.
+    patch w + w + positions w + L (4 w w + 4 w + 2 w f + f + w + 4 w) + 2 w (last norm).
 
-    Holds when attention and the ungated MLP have biases and norms are layer norms; `patch` counts the inputs of one patch,
-    `merge` the patches that become one token.
-    Source: kimi-vl, section 2.1 (MoonViT, 400 M); transformers, modeling_qwen3_vl.py.
+    Holds when attention and the ungated MLP have biases and norms are layer norms; `patch` counts the inputs of one patch.
+    Source: moonvit-card, huggingface.co/moonshotai/MoonViT-SO-400M ("417M params").
 
-    >>> moonvit = dict(layers=27, width=1152, d_ff=4304, patch=3 * 14 * 14, positions=64 * 64, merge=4, d_model=7168)
-    >>> round(vision_tower_parameters(**moonvit) / 1e6)
-    471
+    >>> round(vision_parameters(layers=27, width=1152, d_ff=4304, patch=3 * 14 * 14, positions=64 * 64) / 1e6)
+    417
     """
     block = 4 * width * width + 4 * width + 2 * width * d_ff + d_ff + width + 4 * width
-    merged = width * merge
-    merger = 2 * width + merged * merged + merged + merged * d_model + d_model
-    return patch * width + width + positions * width + layers * block + merger
+    return patch * width + width + positions * width + layers * block + 2 * width
+
+
+def merger_parameters(*, width: int, merge: int, d_model: int) -> int:
+    """Count the merger between a vision tower and the text model.
+
+    2 w + m m + m + m d + d, with m = w merge.
+
+    Holds when `merge` neighbouring patches become one token through a normed MLP of two matrices with biases.
+    Source: transformers, models/qwen3_vl/modeling_qwen3_vl.py, Qwen3VLVisionPatchMerger.
+    """
+    m = width * merge
+    return 2 * width + m * m + m + m * d_model + d_model
 
 
 def parameters(model: Model) -> Parameters:
@@ -200,7 +208,8 @@ def parameters(model: Model) -> Parameters:
     total = embedding + head + mixers + dense MLPs + routed and shared experts + routers + norms; active has top-k of the routed experts.
 
     Holds when the blocks describe the architecture in full; a tied head counts once, as embedding.
-    Source: deepseek-v3, section 4.2 (671 B, of which 37 B active); llama-3, section 3.2 (405 B).
+    Source: deepseek-v3, README_WEIGHTS.md, section 1 (671 B; 36.6 B active with the head, without the embedding);
+    llama-3, table 3 (405 B).
 
     >>> from chipscale.facts.model import Block
     >>> block = Block(mixer=Attention(heads=128, kv_heads=8, head_dim=128, v_head_dim=128), feed=MLP(d_ff=53248), repeat=126)

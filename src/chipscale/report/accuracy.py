@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 from rich.console import Group, RenderableType
@@ -50,6 +50,11 @@ def _score_table(first: str, rows: list[tuple[str, Score]]) -> Table:
     return table
 
 
+def _figures(r: ScoredRow) -> tuple[str, ...]:
+    interval = f"{show(r.low_s, 's')} – {show(r.high_s, 's')}"
+    return (r.row, show(r.measured_s, "s"), show(r.predicted_s, "s"), interval, signed(r.error))
+
+
 def _row_table(rows: list[ScoredRow]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("row", overflow="fold", min_width=10)
@@ -57,8 +62,8 @@ def _row_table(rows: list[ScoredRow]) -> Table:
         table.add_column(head, justify="right", no_wrap=True)
     table.add_column("assumed", overflow="fold", ratio=1)
     for r in rows:
-        interval = f"{show(r.low_s, 's')} – {show(r.high_s, 's')}"
-        table.add_row(Text(r.row), show(r.measured_s, "s"), show(r.predicted_s, "s"), interval, signed(r.error), Text("; ".join(r.assumed)))
+        name, *figures = _figures(r)
+        table.add_row(Text(name), *figures, Text("; ".join(r.assumed)))
     return table
 
 
@@ -88,7 +93,7 @@ def _cell(text: str) -> str:
     return " ".join(text.split()).replace("|", "\\|").replace("<", "&lt;")
 
 
-def _markdown_table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def _markdown_table(heads: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     rule = "|".join(["---", *["--:"] * (len(heads) - 1)])
     return ["| " + " | ".join(heads) + " |", f"|{rule}|", *("| " + " | ".join(_cell(c) for c in row) + " |" for row in rows), ""]
 
@@ -104,8 +109,7 @@ def markdown(result: Validation) -> str:
     worst = worst_rows(result)
     if worst:
         lines += [f"### The {len(worst)} worst rows", ""]
-        table = [(r.row, show(r.measured_s, "s"), show(r.predicted_s, "s"), f"{show(r.low_s, 's')} – {show(r.high_s, 's')}", signed(r.error),
-                  "; ".join(r.assumed) or "nothing") for r in worst]  # fmt: skip
+        table = [(*_figures(r), "; ".join(r.assumed) or "nothing") for r in worst]
         lines += _markdown_table(("row", "measured", "predicted", "80 % interval", "error", "assumed"), table)
     refused = [r for r in result.rows if r.reason]
     if refused:
@@ -119,4 +123,11 @@ def contract(result: Validation) -> Mapping[str, object]:
     rows = [{"row": r.row, "measured_s": r.measured_s, "predicted_s": r.predicted_s, "low_s": r.low_s, "high_s": r.high_s, "error": r.error,
              "assumed": r.assumed, "reason": r.reason} for r in result.rows]  # fmt: skip
     groups = {column: {value: asdict(score) for value, score in scores.items()} for column, scores in result.groups.items()}
-    return {**asdict(result.overall), "clean": asdict(result.clean), "groups": groups, "rows": rows, "title": result.title, "notes": result.notes}
+    return {
+        **asdict(result.overall),
+        "clean": asdict(result.clean),
+        "groups": groups,
+        "rows": rows,
+        "title": result.title,
+        "notes": result.notes,
+    }

@@ -16,9 +16,12 @@ from chipscale.verdict.nouns import Verdict
 if TYPE_CHECKING:
     import altair as alt
 
+    Drawing = alt.LayerChart | alt.FacetChart
+
 WIDE, NARROW = 820, 340
 A, B, INK, QUIET, GRID = "var(--a)", "var(--b)", "currentColor", "var(--quiet)", "var(--grid)"
 SHOWN = 9
+LEFT, RIGHT = 10.0, 10_000.0
 OTHER = "other"
 #: compute in blue, memory in green, traffic in orange, waiting in grey
 COLOURS: Mapping[str, str] = {
@@ -40,16 +43,28 @@ class Roofline:
     bandwidth: float
 
 
-def svg(chart: alt.LayerChart | alt.FacetChart, name: str) -> str:
+def svg(chart: Drawing, name: str) -> str:
     """Draw a chart as an SVG element that scales; `name` keeps its ids apart from those of other charts."""
     import vl_convert
 
     dressed = (
-        chart.configure(font="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif", background="transparent",
-                        padding={"left": 26 if name.endswith("wide") else 8, "right": 8, "top": 5, "bottom": 5})  # fmt: skip
+        chart.configure(
+            font="system-ui, -apple-system, Segoe UI, Helvetica, Arial, sans-serif",
+            background="transparent",
+            padding={"left": 26 if name.endswith("wide") else 8, "right": 8, "top": 5, "bottom": 5},
+        )
         .configure_view(stroke=None)
-        .configure_axis(labelColor=INK, titleColor=INK, gridColor=GRID, domainColor=GRID, tickColor=GRID, labelFontSize=12, titleFontSize=12,
-                        titleFontWeight="normal", titlePadding=8)  # fmt: skip
+        .configure_axis(
+            labelColor=INK,
+            titleColor=INK,
+            gridColor=GRID,
+            domainColor=GRID,
+            tickColor=GRID,
+            labelFontSize=12,
+            titleFontSize=12,
+            titleFontWeight="normal",
+            titlePadding=8,
+        )
         .configure_text(color=INK, fontSize=12)
     )
     drawn: str = vl_convert.vegalite_to_svg(dressed.to_dict())
@@ -63,10 +78,10 @@ def svg(chart: alt.LayerChart | alt.FacetChart, name: str) -> str:
 def _values(rows: Sequence[Mapping[str, object]]) -> Any:
     import altair as alt
 
-    return alt.Data(values=[dict(r) for r in rows])
+    return alt.Data(values=[dict(r) for r in rows])  # type: ignore[no-untyped-call]
 
 
-def ratio_chart(v: Verdict, width: int) -> alt.LayerChart:
+def ratio_chart(v: Verdict, width: int) -> Drawing:
     """Draw each job's ratio with its 80 % interval on a logarithmic axis, parity marked."""
     import altair as alt
 
@@ -79,8 +94,9 @@ def ratio_chart(v: Verdict, width: int) -> alt.LayerChart:
     gaps = [t for t in TICKS if scale.low <= t <= scale.high]
     x = alt.X("low:Q", scale=alt.Scale(type="log", domain=[scale.low, scale.high], nice=False),
               axis=alt.Axis(values=gaps, title=f"{a} / {b}, logarithmic", format="~g", labelOverlap=True))  # fmt: skip
-    order = [r["job"] for r in rows]
-    y = alt.Y("job:N", sort=order, title=None, axis=None if narrow else alt.Axis(labelLimit=250, ticks=False, domain=False, labelPadding=14, labelFontSize=13))
+    order = [str(r["job"]) for r in rows]
+    titles = alt.Axis(labelLimit=250, ticks=False, domain=False, labelPadding=14, labelFontSize=13)
+    y = alt.Y("job:N", sort=order, title=None, axis=None if narrow else titles)
     base = alt.Chart(_values(rows)).encode(y=y)
     parity = alt.Chart(_values([{"one": 1.0, "label": "one for one"}])).encode(x="one:Q")
     layers: list[Any] = [
@@ -106,32 +122,52 @@ def _apart(levels: Sequence[float], gap: float) -> list[float]:
     return [10**p for p in placed]
 
 
-def roofline_chart(rooflines: Sequence[Roofline], first: str, width: int) -> alt.LayerChart:
+def _roofline_rows(rooflines: Sequence[Roofline], first: str) -> list[dict[str, object]]:
+    """Trace each roofline through its bend."""
+    return [
+        {"name": label_of(r), "x": x, "y": min(r.peak, r.bandwidth * x), "colour": A if r.chip == first else B, "precision": r.precision}
+        for r in rooflines for x in sorted({LEFT, r.peak / r.bandwidth, RIGHT})
+    ]  # fmt: skip
+
+
+def label_of(r: Roofline) -> str:
+    """Name a roofline."""
+    return f"{r.chip} {r.precision.upper()}"
+
+
+def roofline_chart(rooflines: Sequence[Roofline], first: str, width: int) -> Drawing:
     """Draw the ceilings of both chips: FLOP/s against FLOP per byte, one colour a chip, one dash a precision."""
     import altair as alt
 
-    precisions = list(dict.fromkeys(r.precision for r in rooflines))
-    right, left = 10**4, 10.0
-    rows, ends = [], []
     wide = width >= WIDE
     tops = _apart([math.log10(r.peak) for r in rooflines], 0.14)
-    for r, top in zip(rooflines, tops, strict=True):
-        colour = A if r.chip == first else B
-        name = f"{r.chip} {r.precision.upper()}"
-        for x in sorted({left, r.peak / r.bandwidth, float(right)}):
-            rows.append({"name": name, "x": x, "y": min(r.peak, r.bandwidth * x), "colour": colour, "precision": r.precision})
-        ends.append({"x": right, "y": top, "label": f"{name}, {show(r.peak, 'FLOP/s')}" if wide else name, "colour": colour})
-    x = alt.X("x:Q", scale=alt.Scale(type="log", domain=[left, right]),
-              axis=alt.Axis(title="FLOP per byte moved to and from memory", values=[10, 100, 1000, 10000], format="~s", grid=True))  # fmt: skip
-    lowest = min(r.bandwidth * left for r in rooflines)
-    high = max(tops) * 1.25
-    y = alt.Y("y:Q", scale=alt.Scale(type="log", domain=[lowest, high]),
-              axis=alt.Axis(title="TFLOP/s", values=[10.0**e for e in range(12, 18)], labelExpr="format(datum.value / 1e12, ',')", grid=True))  # fmt: skip
+    ends = [
+        {
+            "x": RIGHT,
+            "y": top,
+            "label": f"{label_of(r)}, {show(r.peak, 'FLOP/s')}" if wide else label_of(r),
+            "colour": A if r.chip == first else B,
+        }
+        for r, top in zip(rooflines, tops, strict=True)
+    ]
+    x = alt.X("x:Q", scale=alt.Scale(type="log", domain=[LEFT, RIGHT]),
+              axis=alt.Axis(title="FLOP per byte of memory traffic", values=[10, 100, 1000, 10000], format="~s", grid=True))  # fmt: skip
+    lowest = min(r.bandwidth * LEFT for r in rooflines)
+    decades = [10.0**e for e in range(12, 18)]
+    y = alt.Y("y:Q", scale=alt.Scale(type="log", domain=[lowest, max(tops) * 1.25]),
+              axis=alt.Axis(title="TFLOP/s", values=decades, labelExpr="format(datum.value / 1e12, ',')", grid=True))  # fmt: skip
     colour = alt.Color("colour:N", scale=None, legend=None)
-    dash = alt.StrokeDash("precision:N", legend=None, scale=alt.Scale(domain=precisions, range=[DASHES[i % len(DASHES)] for i in range(len(precisions))]))
-    lines = alt.Chart(_values(rows)).mark_line(strokeWidth=2.2).encode(x=x, y=y, color=colour, strokeDash=dash, detail="name:N")
-    labels = alt.Chart(_values(ends)).mark_text(align="left" if wide else "right", baseline="middle" if wide else "bottom", dx=8 if wide else -2, dy=0 if wide else -2).encode(x="x:Q", y="y:Q", text="label:N", color=colour)
-    return alt.layer(lines, labels).properties(width=width - (280 if wide else 70), height=340)
+    precisions = list(dict.fromkeys(r.precision for r in rooflines))
+    strokes = alt.Scale(domain=precisions, range=[DASHES[i % len(DASHES)] for i in range(len(precisions))])
+    dash = alt.StrokeDash("precision:N", legend=None, scale=strokes)
+    lines = alt.Chart(_values(_roofline_rows(rooflines, first))).mark_line(strokeWidth=2.2)
+    labels = alt.Chart(_values(ends))
+    beside = labels.mark_text(align="left", baseline="middle", dx=8, fontSize=11.5)
+    above = labels.mark_text(align="right", baseline="bottom", dx=-2, dy=-2, fontSize=11.5)
+    return alt.layer(
+        lines.encode(x=x, y=y, color=colour, strokeDash=dash, detail="name:N"),
+        (beside if wide else above).encode(x="x:Q", y="y:Q", text="label:N", color=colour),
+    ).properties(width=width - (280 if wide else 70), height=340)
 
 
 def shown_causes(v: Verdict) -> list[str]:
@@ -154,33 +190,45 @@ def colour_of(causes: Sequence[str]) -> dict[str, str]:
     return {name: COLOURS.get(name, FURTHER[i % len(FURTHER)]) for i, name in enumerate(causes)}
 
 
-def parts_chart(v: Verdict, width: int) -> alt.FacetChart:
+def _parts_rows(v: Verdict, names: Sequence[str]) -> list[dict[str, object]]:
+    """List every part of every step, small causes as one, in multiples of the second side's step."""
+    causes = shown_causes(v)
+    colours = colour_of(causes)
+    rows: list[dict[str, object]] = []
+    for j in v.jobs:
+        whole = sum(t for _, t in j.b.parts) or 1.0
+        for who, s in enumerate((j.a, j.b)):
+            label = f"{names[who]}  {show(sum(t for _, t in s.parts), 's')}"
+            for part, t in s.parts:
+                kept = part if part in causes else OTHER
+                rank = causes.index(kept) if kept in causes else len(causes)
+                colour = colours.get(kept, COLOURS[OTHER])
+                rows.append(
+                    {"job": j.job.title, "side": label, "cause": cause(kept), "rank": rank, "colour": colour, "t": t / whole, "who": who}
+                )
+    return rows
+
+
+def parts_chart(v: Verdict, width: int) -> Drawing:
     """Draw where the time of a step goes on both sides, in multiples of the second side's step."""
     import altair as alt
 
-    causes = shown_causes(v)
-    colours = colour_of(causes)
     names = pair(v.a, v.b)
-    rows = []
-    for j in v.jobs:
-        whole = sum(t for _, t in j.b.parts) or 1.0
-        for name, s in zip(names, (j.a, j.b), strict=True):
-            label = f"{name}  {show(sum(t for _, t in s.parts), 's')}"
-            for part, t in s.parts:
-                kept = part if part in causes else OTHER
-                rows.append({"job": j.job.title, "side": label, "cause": cause(kept), "rank": causes.index(kept) if kept in causes else 99,
-                             "colour": colours.get(kept, COLOURS[OTHER]), "t": t / whole, "who": names.index(name)})  # fmt: skip
+    sides = alt.Axis(ticks=False, domain=False, labelLimit=170, labelPadding=10)
     bars = (
-        alt.Chart(_values(rows))
+        alt.Chart(_values(_parts_rows(v, names)))
         .mark_bar(height=17, stroke="var(--page)", strokeWidth=0.8)
         .encode(
             x=alt.X("sum(t):Q", title=f"time of a step, in steps of the {names[1]}", axis=alt.Axis(tickCount=5, format="~g")),
-            y=alt.Y("side:N", title=None, sort=alt.EncodingSortField("who", order="ascending"), axis=alt.Axis(ticks=False, domain=False, labelLimit=170, labelPadding=10)),
+            y=alt.Y("side:N", title=None, sort=alt.EncodingSortField("who", order="ascending"), axis=sides),
             color=alt.Color("colour:N", scale=None, legend=None),
             order=alt.Order("rank:Q"),
         )
         .properties(width=width - 155, height=46)
     )
-    header = alt.Header(title=None, labelAnchor="start", labelOrient="top", labelFontSize=13, labelColor=INK, labelPadding=4, labelLimit=width)
-    titles = [j.job.title for j in v.jobs]
-    return bars.facet(facet=alt.Facet("job:N", sort=titles, header=header), columns=1, spacing=14).resolve_scale(y="independent")
+    header = alt.Header(
+        title=None, labelAnchor="start", labelOrient="top", labelFontSize=13, labelColor=INK, labelPadding=4, labelLimit=width
+    )
+    facet = alt.Facet("job:N", sort=[j.job.title for j in v.jobs], header=header)
+    drawn: Drawing = bars.facet(facet=facet, columns=1, spacing=14).resolve_scale(y="independent")
+    return drawn

@@ -12,7 +12,7 @@ from chipscale.facts.chip import Chip
 from chipscale.report.charts import NARROW, WIDE, Roofline, colour_of, parts_chart, ratio_chart, roofline_chart, shown_causes, svg
 from chipscale.report.style import STYLE
 from chipscale.report.terminal import parts_lines, per_what, side_rows
-from chipscale.report.words import cause, count, counts, evidence, pair, percent, plural, ratio, short, span
+from chipscale.report.words import call, cause, count, counts, evidence, pair, percent, plural, ratio, short, span, told
 from chipscale.units import show
 from chipscale.verdict.nouns import HypothesisShare, Interval, JobVerdict, Verdict
 
@@ -27,14 +27,16 @@ def page(verdict: Verdict, facts_a: Known, facts_b: Known, rooflines: Sequence[R
     v = verdict
     body = [
         _top(v, date), _compare(v), _time(v), _rooflines(v, rooflines), _hypotheses(v), _settle(v), _wrong(v),
-        _facts(v, (v.a, facts_a), (v.b, facts_b)), _foot(v, version, date),
+        _facts(v, facts_a, facts_b), _foot(v, version, date),
     ]  # fmt: skip
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f'<meta name="description" content="{escape(v.headline)}">\n'
-        f"<title>{escape(v.question)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n" + "\n".join(p for p in body if p) + "\n</main>\n</body>\n</html>\n"
+        f"<title>{escape(v.question)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(p for p in body if p)
+        + "\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -84,8 +86,7 @@ def _top(v: Verdict, date: str) -> str:
     a, b = pair(v.a, v.b)
     needed = [j.a_per_1000_b.median for j in v.jobs if math.isfinite(j.a_per_1000_b.median)]
     replaced = " to ".join(dict.fromkeys(count(n) for n in (min(needed), max(needed)))) if needed else "–"
-    counted = dict(v.evidence)
-    measured = [f"{dict(counted.get(name, ())).get('measured', 0):,}" for name in (v.a, v.b)]
+    measured = [f"{dict(counted).get('measured', 0):,}" for _, counted in v.evidence]
     jobs = f"median, over {len(v.jobs)} jobs" if len(v.jobs) > 1 else f"median, {v.jobs[0].job.title}" if v.jobs else ""
     keys = [
         (f"{a} / {b}, {per_what(v.match)}", _range([j.ratio.median for j in v.jobs]), jobs),
@@ -110,17 +111,30 @@ def _compare(v: Verdict) -> str:
     alt = f"Ratio {a} to {b} with 80 % intervals: " + "; ".join(f"{j.job.title} {ratio(j.ratio.median)} ({span(j.ratio)})" for j in v.jobs)
     drawn = figure(svg(ratio_chart(v, WIDE), "ratio-wide"), svg(ratio_chart(v, NARROW), "ratio-small"), alt)
     cost = any(j.cost_ratio for j in v.jobs)
-    heads = ["job", "chips", "ratio", "80 % interval", "P(≥\N{NO-BREAK SPACE}1)", f"{plural(a)} for 1,000 {plural(b)}", "precision", "power", *(["cost"] if cost else []), "call"]
+    heads = [
+        "job",
+        "chips",
+        "ratio",
+        "80 % interval",
+        "P(≥\N{NO-BREAK SPACE}1)",
+        f"{plural(a)} for 1,000 {plural(b)}",
+        "precision",
+        "power",
+        *(["cost"] if cost else []),
+        "call",
+    ]
     rows = [
-        [escape(j.job.title), f"{j.job.chips:,}", f"<b>{ratio(j.ratio.median)}</b>", span(j.ratio), escape(percent(j.p_at_least)), counts(j.a_per_1000_b),
-         escape(_precision(j, a, b)), _times(j.power_ratio), *([_times(j.cost_ratio)] if cost else []), escape(j.call)] for j in v.jobs
+        [escape(j.job.title), f"{j.job.chips:,}", f"<b>{ratio(j.ratio.median)}</b>", span(j.ratio), escape(percent(j.p_at_least)),
+         counts(j.a_per_1000_b),
+         escape(_precision(j, a, b)), _times(j.power_ratio), *([_times(j.cost_ratio)] if cost else []), escape(call(j.call, a))] for j in v.jobs
     ]  # fmt: skip
     words = (
-        f"How much work one {a} does for each unit that one {b} does, {per_what(v.match)}, each chip with its own best plan and its own best allowed "
-        "precision. The dot is the median, the band holds 80 % of the draws."
+        f"How much work one {a} does for each unit that one {b} does, {per_what(v.match)}, each chip with its own best plan and its "
+        "own best allowed precision. The dot is the median, the band holds 80 % of the draws."
     )
     number = (1, 2, 3, 4, 5, 7, *((8,) if cost else ()))
-    return f"<section><h2>How the two compare</h2><p>{escape(words)}</p>{drawn}{table('Ratios; power and cost per unit of work', heads, rows, number)}</section>"
+    listed = table("Ratios; power and cost per unit of work", heads, rows, number)
+    return f"<section><h2>How the two compare</h2><p>{escape(words)}</p>{drawn}{listed}</section>"
 
 
 def _times(interval: Interval | None) -> str:
@@ -136,10 +150,12 @@ def _time(v: Verdict) -> str:
         for j in v.jobs for name, s in ((a, j.a), (b, j.b))
     )  # fmt: skip
     drawn = figure(svg(parts_chart(v, WIDE), "parts-wide"), svg(parts_chart(v, NARROW), "parts-small"), alt)
-    plans = "".join(f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs)
+    plans = "".join(
+        f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs
+    )
     return (
-        "<section><h2>Where the time goes</h2><p>A step of training, a batch of prompts or a token, at the likeliest hypothesis and the best plan "
-        f'that fits.</p><ul class="legend">{legend}</ul>{drawn}{plans}</section>'
+        "<section><h2>Where the time goes</h2><p>A step of training, a batch of prompts or a token, at the likeliest hypothesis and the "
+        f'best plan that fits.</p><ul class="legend">{legend}</ul>{drawn}{plans}</section>'
     )
 
 
@@ -161,7 +177,11 @@ def _rooflines(v: Verdict, rooflines: Sequence[Roofline]) -> str:
         return ""
     first = drawable[0].chip
     said = "; ".join(f"{r.chip} {r.precision.upper()} {show(r.peak, 'FLOP/s')} and {show(r.bandwidth, 'B/s')}" for r in drawable)
-    drawn = figure(svg(roofline_chart(drawable, first, WIDE), "roof-wide"), svg(roofline_chart(drawable, first, NARROW), "roof-small"), f"Rooflines: {said}")
+    drawn = figure(
+        svg(roofline_chart(drawable, first, WIDE), "roof-wide"),
+        svg(roofline_chart(drawable, first, NARROW), "roof-small"),
+        f"Rooflines: {said}",
+    )
     believed = "; a chip that is not certain is drawn at its likeliest hypothesis" if v.hypotheses else ""
     words = f"Ceilings as stated, dense. To the left of the bend memory decides, to the right the matrix units{believed}."
     rows = [[escape(r.chip), escape(r.precision.upper()), show(r.peak, "FLOP/s"), show(r.bandwidth, "B/s")] for r in drawable]
@@ -181,7 +201,11 @@ def _hypotheses(v: Verdict) -> str:
         if jobs:
             heads = ["ratio, if it is", *(j.job.title for j in jobs)]
             blocks.append(table("The ratio under each hypothesis", heads, [_if(jobs, h) for h in ordered], range(1, len(heads))))
-    return f"<section><h2>What it may be</h2><p>Nothing is averaged: each draw takes one hypothesis whole.</p>{''.join(blocks)}</section>" if blocks else ""
+    return (
+        f"<section><h2>What it may be</h2><p>Nothing is averaged: each draw takes one hypothesis whole.</p>{''.join(blocks)}</section>"
+        if blocks
+        else ""
+    )
 
 
 def _weight(weight: float) -> str:
@@ -199,7 +223,7 @@ def _if(jobs: Sequence[JobVerdict], h: HypothesisShare) -> list[str]:
 def _settle(v: Verdict) -> str:
     if not v.settle:
         return ""
-    rows = [[escape(s.test), escape(s.fact.replace("_", " ")), escape(percent(s.share)), escape(percent(s.narrows))] for s in v.settle]
+    rows = [[escape(s.test), escape(told(s.fact)), escape(percent(s.share)), escape(percent(s.narrows))] for s in v.settle]
     heads = ("test", "what it would tell", "share of the variance", "narrows the interval by")
     return f"<section><h2>What would settle it</h2>{table('Tests, the most telling first', heads, rows, (2, 3))}</section>"
 
@@ -211,24 +235,30 @@ def _wrong(v: Verdict) -> str:
     return f"<section><h2>How wrong we usually are</h2><ul>{lines}</ul></section>"
 
 
-def _facts(v: Verdict, *sides: tuple[str, Known]) -> str:
-    counted = dict(v.evidence)
+def _facts(v: Verdict, known_a: Known, known_b: Known) -> str:
     blocks = []
-    for name, known in sides:
-        rests = f'<p class="note">{escape(evidence(counted[name]))}</p>' if name in counted else ""
-        blocks.append(f"<h3>{escape(name)}</h3>{rests}{_known(known)}")
-    words = "Every value with who says so. Where sources disagree the chosen value stands first and the others stay below it; a rejected one says why."
+    for i, (title, known) in enumerate(((v.a, known_a), (v.b, known_b))):
+        rests = f'<p class="note">{escape(evidence(v.evidence[i][1]))}</p>' if i < len(v.evidence) else ""
+        blocks.append(f"<h3>{escape(title)}</h3>{rests}{_known(known)}")
+    words = (
+        "Every value with who says so. Where sources disagree the chosen value stands first and the others stay below it; "
+        "a rejected one says why."
+    )
     return f"<section><h2>Facts and sources</h2><p>{escape(words)}</p>{''.join(blocks)}</section>"
 
 
 def _known(known: Known) -> str:
     if isinstance(known, Chip):
-        return f"<details><summary>{escape(known.name)}: {sum(len(f) for f in known.facts.values()):,} facts</summary>{_fact_table(known)}</details>"
+        return f"<details><summary>{escape(known.name)}: {_how_many(known)}</summary>{_fact_table(known)}</details>"
     ordered = sorted(known.hypotheses, key=lambda h: -h.weight)
     return "".join(
-        f"<details><summary>{escape(h.title)} ({escape(percent(h.weight))}): {sum(len(f) for f in h.value.facts.values()):,} facts</summary>"
+        f"<details><summary>{escape(h.title)} ({escape(percent(h.weight))}): {_how_many(h.value)}</summary>"
         f'<p class="note">{escape(h.reason)}</p>{_fact_table(h.value)}</details>' for h in ordered
     )  # fmt: skip
+
+
+def _how_many(chip: Chip) -> str:
+    return f"{sum(len(facts) for facts in chip.facts.values()):,} facts"
 
 
 def _fact_table(chip: Chip) -> str:
@@ -248,7 +278,8 @@ def _fact_row(quantity: str, f: Fact, place: int, of: int) -> str:
     name = escape(quantity.replace("_", " ")) if not place else "<span class='quiet'>also stated</span>"
     ends = f"{show(f.low, f.unit)} – {show(f.high, f.unit)}" if f.low < f.high else "–"
     return (
-        f'<tr class="{style}"><th scope="row">{name}</th><td class="n">{escape(show(f.value, f.unit))}</td><td class="n">{escape(ends)}</td>'
+        f'<tr class="{style}"><th scope="row">{name}</th><td class="n">{escape(show(f.value, f.unit))}</td>'
+        f'<td class="n">{escape(ends)}</td>'
         f'<td>{escape(f.sense or "–")}</td><td>{escape(f.per)}</td><td><span class="tag">{escape(f.source.kind)}</span></td>'
         f'<td class="source">{_source(f)}{note}</td><td>{escape(f.source.date or "–")}</td></tr>'
     )
@@ -262,8 +293,10 @@ def _source(f: Fact) -> str:
 
 def _foot(v: Verdict, version: str, date: str) -> str:
     jobs = " ".join(f"--job {j.job.id}" for j in v.jobs)
-    again = f"chipscale weigh {v.a} {v.b} {jobs} --match {v.match} --seed {v.seed} --draws {v.draws}"
+    ids = " ".join(id for id, _ in v.evidence)
+    again = f"chipscale weigh {ids} {jobs} --match {v.match} --seed {v.seed} --draws {v.draws}"
     return (
-        f"<footer><p>chipscale {escape(version)}, {escape(date)}; seed {v.seed}, {v.draws:,} Sobol draws over facts, hypotheses and the error of the model; "
+        f"<footer><p>chipscale {escape(version)}, {escape(date)}; seed {v.seed}, {v.draws:,} Sobol draws "
+        "over facts, hypotheses and the error of the model; "
         f"intervals hold 80 % of the draws. The same figures again: <code>{escape(again)}</code></p></footer>"
     )

@@ -1,9 +1,11 @@
 """How the page looks, in light, in dark, on a small screen and on paper."""
 
 STYLE = """
-:root { color-scheme: light dark; --page:#fbfbf9; --ink:#1c2128; --quiet:#5d6673; --grid:#dcdfe3; --card:#ffffff; --a:#c2410c; --b:#1d5fa8; --mark:#f3efe6; }
+:root { color-scheme: light dark; 
+  --page:#fbfbf9; --ink:#1c2128; --quiet:#5d6673; --grid:#dcdfe3; --card:#ffffff; --a:#c2410c; --b:#1d5fa8;
+}
 @media (prefers-color-scheme: dark) {
-  :root { --page:#14171b; --ink:#e6e8eb; --quiet:#9aa4b1; --grid:#343b44; --card:#1b1f25; --a:#fb923c; --b:#6fb0f5; --mark:#262b32; }
+  :root { --page:#14171b; --ink:#e6e8eb; --quiet:#9aa4b1; --grid:#343b44; --card:#1b1f25; --a:#fb923c; --b:#6fb0f5; }
 }
 * { box-sizing: border-box; }
 body { margin:0; background:var(--page); color:var(--ink); font:16px/1.55 system-ui,-apple-system,"Segoe UI",Helvetica,Arial,sans-serif; }
@@ -16,9 +18,11 @@ h3 { font-size:1rem; margin:1.5rem 0 .4rem; }
 p { margin:.4rem 0 .9rem; max-width:44rem; }
 .quiet, .quiet a { color:var(--quiet); }
 .keys { display:grid; grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr)); gap:.75rem; margin:0; }
-.keys div { background:var(--card); border:1px solid var(--grid); border-radius:.5rem; padding:.75rem .9rem; }
+.keys div { background:var(--card); border:1px solid var(--grid); border-radius:.5rem;
+  padding:.75rem .9rem; }
 .keys dt { color:var(--quiet); font-size:.8rem; line-height:1.3; }
-.keys dd { margin:.2rem 0 0; font-size:1.15rem; font-weight:600; font-variant-numeric:tabular-nums; letter-spacing:-.01em; line-height:1.25; }
+.keys dd { margin:.2rem 0 0; font-size:1.15rem; font-weight:600;
+  font-variant-numeric:tabular-nums; letter-spacing:-.01em; line-height:1.25; }
 .keys small { display:block; font-size:.8rem; font-weight:400; color:var(--quiet); letter-spacing:0; }
 figure { margin:1rem 0 1rem; }
 figure svg { display:block; width:100%; height:auto; overflow:visible; }
@@ -51,7 +55,9 @@ footer { margin-top:3rem; border-top:1px solid var(--grid); padding-top:1rem; co
 a { color:inherit; text-decoration-color:var(--quiet); text-underline-offset:.15em; }
 @media print {
   :root { --page:#fff; --ink:#000; --quiet:#444; --grid:#bbb; --card:#fff; --a:#c2410c; --b:#1d5fa8; }
-  body { font-size:10.5pt; } main { max-width:none; padding:0; } h2 { break-after:avoid; margin-top:1.6rem; } figure, tr { break-inside:avoid; }
-  .wide { display:block; } .small { display:none; } .scroll { overflow:visible; } details::details-content { content-visibility:visible; display:block; }
+  body { font-size:10.5pt; } main { max-width:none; padding:0; }
+  h2 { break-after:avoid; margin-top:1.6rem; } figure, tr { break-inside:avoid; }
+  .wide { display:block; } .small { display:none; } .scroll { overflow:visible; }
+  details::details-content { content-visibility:visible; display:block; }
 }
 """

@@ -12,11 +12,12 @@ from rich.text import Text
 
 from chipscale.facts.job import Job
 from chipscale.report.bars import axis, bar, scale_of
-from chipscale.report.words import count, counts, evidence, pair, percent, plural, ratio, span
+from chipscale.report.words import call, cause, count, counts, evidence, pair, percent, plural, ratio, short, span, told
 from chipscale.units import show
 from chipscale.verdict.nouns import HypothesisShare, Interval, JobVerdict, Sensitivity, Side, Verdict
 
 LABEL = 26
+CERTAIN = "known"  # the key of the one hypothesis about a chip that is no belief
 WIDE = 96
 
 
@@ -93,27 +94,30 @@ def _grounds(v: Verdict, width: int) -> Table:
 def _rows(v: Verdict) -> Iterator[tuple[str, list[str]]]:
     a, b = pair(v.a, v.b)
     yield "precision", precisions(v)
-    yield "call", [f"{call}: {'; '.join(titles)}" for call, titles in _grouped([(j.call, j.job.title) for j in v.jobs])]
+    yield "call", _said([(call(j.call, a), j.job.title) for j in v.jobs])
     yield "power per unit of work", [f"{spread([j.power_ratio for j in v.jobs])} of the {b}'s"]
     costs = [j.cost_ratio for j in v.jobs if j.cost_ratio is not None]
     if costs:
         yield "cost per unit of work", [f"{spread(costs)} of the {b}'s"]
-    names = {v.a: a, v.b: b}
+    names = dict(zip((chip for chip, _ in v.evidence), (a, b), strict=False))
     yield "what it rests on", [f"{names.get(chip, chip)}: {evidence(counted)}" for chip, counted in v.evidence]
     for chip, shares in v.hypotheses:
         if shares:
-            yield f"hypotheses, {names.get(chip, chip)}", hypotheses(shares)
+            yield f"hypotheses, {names.get(chip, short(chip))}", hypotheses(shares)
     if v.settle:
         yield "what would settle it", [settle(v.settle)]
     if v.wrongness:
         yield "how wrong we usually are", list(v.wrongness)
 
 
-def _grouped(pairs: list[tuple[str, str]]) -> list[tuple[str, list[str]]]:
+def _said(pairs: list[tuple[str, str]]) -> list[str]:
+    """Say each thing once with the jobs that it holds for."""
     groups: dict[str, list[str]] = {}
-    for key, item in pairs:
-        groups.setdefault(key, []).append(item)
-    return list(groups.items())
+    for key, title in pairs:
+        groups.setdefault(key, []).append(title)
+    if len(groups) == 1 and len(pairs) > 1:
+        return [f"{key}, in every job" for key in groups]
+    return [f"{key}: {'; '.join(titles)}" for key, titles in groups.items()]
 
 
 def precisions(v: Verdict) -> list[str]:
@@ -123,7 +127,7 @@ def precisions(v: Verdict) -> list[str]:
     for j in v.jobs:
         one, two = j.a.precision.upper(), j.b.precision.upper()
         said.append((f"both {one}" if one == two else f"{a} {one} against {b} {two}", j.job.title))
-    return [f"{key}: {'; '.join(titles)}" for key, titles in _grouped(said)]
+    return _said(said)
 
 
 def spread(intervals: Sequence[Interval]) -> str:
@@ -159,7 +163,7 @@ def verdict_details(verdict: Verdict) -> RenderableType:
 
 
 def _job_title(j: JobVerdict, v: Verdict) -> Text:
-    title = f"{j.job.title}: {ratio(j.ratio.median)} ({span(j.ratio)}), P(≥ 1) {percent(j.p_at_least)}. {j.call}".rstrip()
+    title = f"{j.job.title}: {ratio(j.ratio.median)} ({span(j.ratio)}), P(≥ 1) {percent(j.p_at_least)}. {call(j.call, pair(v.a, v.b)[0])}".rstrip()
     return Text(f"{title}  [{j.job.chips:,} chips, {per_what(v.match)}]", style="bold")
 
 
@@ -171,9 +175,10 @@ def _job_details(j: JobVerdict, v: Verdict) -> list[RenderableType]:
     lines.append(("power per unit of work", f"{ratio(j.power_ratio.median)}x ({span(j.power_ratio)})"))
     if j.cost_ratio is not None:
         lines.append(("cost per unit of work", f"{ratio(j.cost_ratio.median)}x ({span(j.cost_ratio)})"))
-    lines += [("if it is" if not i else "", f"{key}: {ratio(r.median)} ({span(r)})") for i, (key, r) in enumerate(j.by_hypothesis)]
+    held = j.by_hypothesis if len(j.by_hypothesis) > 1 else ()
+    lines += [("if it is" if not i else "", f"{key}: {ratio(r.median)} ({span(r)})") for i, (key, r) in enumerate(held)]
     for i, s in enumerate(j.sensitivities[:6]):
-        text = f"{s.fact}: {percent(s.share)} of the variance; {s.test} narrows by {percent(s.narrows)}"
+        text = f"{told(s.fact)}: {percent(s.share)} of the variance; {s.test} narrows by {percent(s.narrows)}"
         lines.append(("what it is sensitive to" if not i else "", text))
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     table.add_column("label", style="dim", width=LABEL)
@@ -190,7 +195,7 @@ def _interval(i: Interval, unit: str) -> str:
 def side_rows(s: Side) -> list[tuple[str, str]]:
     """List what a side is and does, as pairs of label and text."""
     rows = [("cluster", s.cluster)]
-    if s.hypothesis:
+    if s.hypothesis not in ("", CERTAIN):
         rows.append(("taken as", s.hypothesis))
     rows += [
         ("plan", s.plan.replace(",", ", ")),
@@ -249,7 +254,7 @@ def _parts(s: Side) -> Table:
     parts = parts_lines(s)
     longest = parts[0][1] if parts else 1.0
     for name, t in parts:
-        table.add_row(Text(name), show(t, "s"), "█" * max(1, round(30 * t / longest)))
+        table.add_row(Text(cause(name)), show(t, "s"), "█" * max(1, round(30 * t / longest)))
     return table
 
 

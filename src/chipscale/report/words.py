@@ -126,3 +126,30 @@ def cause(name: str) -> str:
     ('gradient traffic', 'weights')
     """
     return CAUSES.get(name, name.replace("_", " "))
+
+
+CALLS: Mapping[str, str] = {"less": "{a} does less", "at least equal": "{a} does at least as much"}
+
+
+def call(text: str, a: str) -> str:
+    """Write out which side a job goes to.
+
+    >>> call("less", "910D"), call("too close to call", "910D")
+    ('910D does less', 'too close to call')
+    """
+    return CALLS.get(text, text).replace("{a}", a)
+
+
+def told(fact: str) -> str:
+    """Write out the uncertain thing that a test would tell.
+
+    >>> told("belief:huawei-ascend-910d"), told("error:nvidia-h100:train-x"), told("huawei-ascend-910d:memory_bytes")
+    ('which chip the 910D is', 'error of our model, H100, train-x', '910D, memory bytes')
+    """
+    first, _, rest = fact.partition(":")
+    if first == "belief":
+        return f"which chip the {short(rest)} is"
+    if first == "error":
+        chip, _, job = rest.partition(":")
+        return f"error of our model, {short(chip)}, {job}"
+    return f"{short(first)}, {rest.replace('_', ' ')}" if rest else fact.replace("_", " ")
