@@ -11,7 +11,7 @@ import numpy as np
 
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import read_prior
-from chipscale.fit import Fit, fit
+from chipscale.fit import SOURCE, Fit, fit
 from chipscale.validate import ScoredRow, left_out, load_rows, quantiles, score, spreads
 
 #: chips whose training rows are a test and never enter a fit: no row of theirs is shipped
@@ -23,7 +23,7 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
     prior = read_prior(catalog.text("calibration/prior.toml"))
     rows = [r for r in load_rows(None, catalog) if r.clean and not r.reason]
     model = fit(rows, prior)
-    known = frozenset(n[13:] for n in model.names if n.startswith("scale.source."))
+    known = model.sources
     s = spreads(rows, model, prior, known)
     inside = (np.array([math.log(r.seconds) for r in rows]) - s.log_seconds) / s.sigma
     table: dict[str, tuple[float, float]] = {}
@@ -31,7 +31,7 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
     for arch in ("dense", "moe"):
         chosen = np.array([r.labels["architecture"] == arch for r in rows])
         table[f"known.{arch}"] = quantiles(inside[chosen])
-    start = dict(model.without("scale.source."))
+    start = dict(model.without(SOURCE))
     for label in ("source_group", "chip"):
         out = left_out(rows, label, prior, start)
         scores[f"left_out_{label}"] = score(out).mape

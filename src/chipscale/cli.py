@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from chipscale.evidence import EvidenceError
+from chipscale.evidence import Belief, EvidenceError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from chipscale.catalog import Catalog
+    from chipscale.facts.chip import Chip
+    from chipscale.facts.model import Model
     from chipscale.verdict.nouns import Verdict
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
@@ -178,9 +180,17 @@ def weigh(a: str, b: str, job: Jobs = None, match: Matching = Match.CHIPS, seed:
 
 
 @app.command()
-def report(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="where the page is written")],
-           a: Annotated[str, typer.Argument()] = QUESTION[0], b: Annotated[str, typer.Argument()] = QUESTION[1], job: Jobs = None,
-           match: Matching = Match.CHIPS, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None, catalog: Folder = None) -> None:  # fmt: skip
+def report(
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="where the page is written")],
+    a: Annotated[str, typer.Argument()] = QUESTION[0],
+    b: Annotated[str, typer.Argument()] = QUESTION[1],
+    job: Jobs = None,
+    match: Matching = Match.CHIPS,
+    seed: Seed = 0,
+    draws: Draws = 1024,
+    assume: Assume = None,
+    catalog: Folder = None,
+) -> None:
     """Write the verdict as one self-contained HTML page."""
     if out.is_dir() or not out.parent.is_dir():
         write(out, "")  # says what is wrong before the work is done
@@ -203,10 +213,8 @@ def report(out: Annotated[Path, typer.Option("--out", metavar="FILE", help="wher
     typer.echo(f"wrote {out}", err=True)
 
 
-def _pinned(catalog: Catalog, name: str, assume: Mapping[str, str]):  # type: ignore[no-untyped-def]
+def _pinned(catalog: Catalog, name: str, assume: Mapping[str, str]) -> Chip | Belief[Chip]:
     """Return a chip as it is assumed to be."""
-    from chipscale.evidence import Belief
-
     known = catalog.chip(name)
     aliases = catalog.aliases()
     for chip, key in assume.items():
@@ -286,7 +294,7 @@ def models(model: Name = None, catalog: Folder = None, as_json: AsJson = False) 
     return _json(found) if as_json else show(models_table(found))
 
 
-def readable(catalog: Catalog):  # type: ignore[no-untyped-def]
+def readable(catalog: Catalog) -> list[Model]:
     """Return the shipped models; one that is refused is named on stderr."""
     found = []
     for name in catalog.models():

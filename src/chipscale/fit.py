@@ -18,6 +18,10 @@ from chipscale.stack import Stack, stack
 NOISE = {"dense": 0.06, "moe": 0.12}
 
 
+#: prefix of the coefficient that one source has for itself
+SOURCE = "scale.source."
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """Coefficients, in the logarithm unless the prior says linear, with their covariance."""
@@ -25,6 +29,11 @@ class Fit:
     names: tuple[str, ...]
     theta: np.ndarray
     covariance: np.ndarray
+
+    @property
+    def sources(self) -> frozenset[str]:
+        """The sources that entered."""
+        return frozenset(n.removeprefix(SOURCE) for n in self.names if n.startswith(SOURCE))
 
     def without(self, prefix: str) -> Mapping[str, float]:
         """Return the coefficients by name, those that start with `prefix` left out."""

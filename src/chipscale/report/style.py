@@ -1,7 +1,7 @@
 """How the page looks, in light, in dark, on a small screen and on paper."""
 
 STYLE = """
-:root { color-scheme: light dark; 
+:root { color-scheme: light dark;
   --page:#fbfbf9; --ink:#1c2128; --quiet:#5d6673; --grid:#dcdfe3; --card:#ffffff; --a:#c2410c; --b:#1d5fa8;
 }
 @media (prefers-color-scheme: dark) {

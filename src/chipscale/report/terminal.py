@@ -121,7 +121,7 @@ def _said(pairs: list[tuple[str, str]]) -> list[str]:
 
 
 def precisions(v: Verdict) -> list[str]:
-    """Say at which precision each side works, jobs of equal pairs together; unequal pairs are said in full."""
+    """Say at which precision each side works, at its likeliest hypothesis; unequal pairs are said in full."""
     a, b = pair(v.a, v.b)
     said = []
     for j in v.jobs:
