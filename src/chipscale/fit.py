@@ -14,10 +14,6 @@ from chipscale.rows import Measured
 from chipscale.simulators.closed_form import simulate
 from chipscale.stack import Stack, stack
 
-#: log-scale noise of a measured row: the same stated plan measured twice (docs/accuracy.md)
-NOISE = {"dense": 0.06, "moe": 0.12}
-
-
 #: prefix of the coefficient that one source has for itself
 SOURCE = "scale.source."
 
@@ -38,6 +34,11 @@ class Fit:
     def without(self, prefix: str) -> Mapping[str, float]:
         """Return the coefficients by name, those that start with `prefix` left out."""
         return {n: float(t) for n, t in zip(self.names, self.theta, strict=True) if not n.startswith(prefix)}
+
+
+def row_noise(rows: Sequence[Measured], prior: Prior) -> np.ndarray:
+    """Return the log-scale noise of each row."""
+    return np.array([prior.noise_of(r.labels.get("architecture", ""), r.contexts[0].vendor) for r in rows])
 
 
 def gradient(problem: Stack, theta: np.ndarray) -> np.ndarray:
@@ -66,7 +67,7 @@ def fit(rows: Sequence[Measured], prior: Prior, start: Mapping[str, float] | Non
     problem = stack(rows)
     names = problem.design.coefficients
     centre, spread = prior.columns(names)
-    noise = np.array([NOISE.get(row.labels.get("architecture", ""), 0.12) for row in rows])
+    noise = 1.2 * row_noise(rows, prior)
 
     def residuals(theta: np.ndarray) -> np.ndarray:
         misses = (problem.log_seconds(theta) - problem.log_measured) / noise

@@ -12,15 +12,15 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Calibration, Prior, read_calibration, read_prior
 from chipscale.evidence import EvidenceError
-from chipscale.fit import SOURCE, Fit, fit, gradient
+from chipscale.fit import SOURCE, Fit, fit, gradient, row_noise
 from chipscale.rows import Measured, read, understand
 from chipscale.stack import stack
 
 GROUPS = ("chip", "source_group", "architecture", "size", "precision")
 SHIPPED = "measurements/training.csv"
 ANCHORS = "measurements/training_anchors.csv"
-#: log-scale noise of one row that no term explains
-ROW_NOISE = {"dense": 0.05, "moe": 0.10}
+#: how much wider an interval must be on a chip that never entered the fit (chips left out)
+NEW_CHIP = 1.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +98,7 @@ def spreads(rows: Sequence[Measured], found: Fit, prior: Prior, known: frozenset
     within = np.bincount(problem.row, weights=problem.likely(each) * (each - logs[problem.row]) ** 2, minlength=len(rows))
     slope = gradient(problem, theta)
     variance = np.einsum("ij,jk,ik->i", slope, covariance, slope)
-    noise = np.array([ROW_NOISE.get(r.labels.get("architecture", ""), 0.10) for r in rows])
-    return Spreads(log_seconds=logs, sigma=np.sqrt(variance + within + noise**2))
+    return Spreads(log_seconds=logs, sigma=np.sqrt(variance + within + row_noise(rows, prior) ** 2))
 
 
 def quantiles(misses: np.ndarray) -> tuple[float, float]:
@@ -183,7 +182,8 @@ def with_fit(rows: Sequence[Measured], calibration: Calibration, prior: Prior) -
         for i, r in enumerate(ready):
             kind = "known" if r.clean and r.labels.get("source_group") in calibration.sources else "new"
             z = calibration.quantile(kind, r.labels.get("architecture", ""))
-            by_key[r.key] = scored(r, float(s.log_seconds[i]), float(s.sigma[i]), z)
+            wider = 1.0 if {g.chip.id for g in r.guesses} <= calibration.chips else NEW_CHIP
+            by_key[r.key] = scored(r, float(s.log_seconds[i]), float(s.sigma[i]) * wider, z)
     return [by_key[r.key] if r.key in by_key else unanswered(r) for r in rows]
 
 
@@ -195,8 +195,9 @@ def left_out(rows: Sequence[Measured], label: str, prior: Prior, start: Mapping[
         test = [r for r in ready if r.labels.get(label, "") == value]
         model = fit([r for r in ready if r.clean and r.labels.get(label, "") != value], prior, start)
         s = spreads(test, model, prior, model.sources)
+        wider = NEW_CHIP if label == "chip" else 1.0
         for i, r in enumerate(test):
-            log_seconds, sigma = float(s.log_seconds[i]), float(s.sigma[i])
+            log_seconds, sigma = float(s.log_seconds[i]), float(s.sigma[i]) * wider
             found[r.key] = (log_seconds, sigma, (math.log(r.seconds) - log_seconds) / sigma)
     out = []
     for r in rows:
@@ -218,7 +219,8 @@ def calibrated_with(rows: Sequence[Measured], points: int, prior: Prior, calibra
         keys = [r.key for r in clean if (r.labels["chip"], r.labels["source_group"]) == cell]
         shown |= set(rng.permutation(keys)[:points].tolist())
     model = fit([r for r in rows if r.key in shown], prior)
-    trial = replace(calibration, names=model.names, theta=model.theta, covariance=model.covariance, sources=model.sources)
+    trial = replace(calibration, names=model.names, theta=model.theta, covariance=model.covariance, sources=model.sources,
+                    chips=frozenset(r.labels["chip"] for r in clean))  # fmt: skip
     return with_fit([r for r in rows if r.key not in shown], trial, prior)
 
 

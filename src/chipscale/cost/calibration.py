@@ -121,6 +121,11 @@ class Prior:
 
     centre: Mapping[str, float]
     spread: Mapping[str, float]
+    noise: Mapping[str, float]
+
+    def noise_of(self, *labels: str) -> float:
+        """Return the row noise of the noisiest of these labels (architecture, vendor)."""
+        return max((self.noise[label] for label in labels if label in self.noise), default=max(self.noise.values()))
 
     def of(self, name: str) -> tuple[float, float]:
         """Return centre and spread of a coefficient."""
@@ -139,9 +144,11 @@ class Prior:
 
 def read_prior(text: str) -> Prior:
     """Read prior.toml: values are given as they are, kept as logarithms unless `linear`."""
-    table = tomllib.loads(text)["prior"]
+    whole = tomllib.loads(text)
+    table = whole["prior"]
     centre = {name: float(e["value"]) if e.get("linear") else math.log(e["value"]) for name, e in table.items()}
-    return Prior(centre=centre, spread={name: float(e["spread"]) for name, e in table.items()})
+    spread = {name: float(e["spread"]) for name, e in table.items()}
+    return Prior(centre=centre, spread=spread, noise={k: float(v) for k, v in whole["noise"].items()})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -152,6 +159,7 @@ class Calibration:
     theta: np.ndarray
     covariance: np.ndarray
     sources: frozenset[str]
+    chips: frozenset[str]
     quantiles: Mapping[str, tuple[float, float]]
     rows: int
     date: str
@@ -176,7 +184,7 @@ def read_calibration(catalog: Catalog) -> Calibration:
     covariance[lower] = flat
     covariance = covariance + covariance.T - np.diag(np.diag(covariance))
     return Calibration(
-        names=names, theta=np.array([float(v) for v in table["coefficients"].values()]), covariance=covariance, sources=frozenset(table["sources"]),
+        names=names, theta=np.array([float(v) for v in table["coefficients"].values()]), covariance=covariance, sources=frozenset(table["sources"]), chips=frozenset(table["chips"]),
         quantiles={k: (float(v[0]), float(v[1])) for k, v in table["quantiles"].items()}, rows=int(table["rows"]), date=str(table["date"]),
         scores={k: float(v) for k, v in table["scores"].items()},
     )  # fmt: skip

@@ -125,8 +125,8 @@ def _compare(v: Verdict) -> str:
     ]
     rows = [
         [escape(j.job.title), f"{j.job.chips:,}", f"<b>{ratio(j.ratio.median)}</b>", span(j.ratio), escape(percent(j.p_at_least)),
-         counts(j.a_per_1000_b),
-         escape(_precision(j, a, b)), _times(j.power_ratio), *([_times(j.cost_ratio)] if cost else []), escape(call(j.call, a))] for j in v.jobs
+         counts(j.a_per_1000_b), escape(_precision(j, a, b)), _times(j.power_ratio), *([_times(j.cost_ratio)] if cost else []),
+         escape(call(j.call, a))] for j in v.jobs
     ]  # fmt: skip
     words = (
         f"How much work one {a} does for each unit that one {b} does, {per_what(v.match)}, each chip with its own best plan and its "

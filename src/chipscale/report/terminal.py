@@ -127,7 +127,8 @@ def precisions(v: Verdict) -> list[str]:
     for j in v.jobs:
         one, two = j.a.precision.upper(), j.b.precision.upper()
         said.append((f"both {one}" if one == two else f"{a} {one} against {b} {two}", j.job.title))
-    return _said(said)
+    lines = _said(said)
+    return [*lines, "(at the likeliest hypothesis)"] if v.hypotheses else lines
 
 
 def spread(intervals: Sequence[Interval]) -> str:
@@ -157,13 +158,14 @@ def verdict_details(verdict: Verdict) -> RenderableType:
         blocks += [Text(""), _job_title(j, verdict), *_job_details(j, verdict)]
     for chip, shares in verdict.hypotheses:
         if shares:
-            blocks += [Text(""), Text(f"Why these hypotheses of the {chip}", style="bold")]
+            blocks += [Text(""), Text(f"Why these hypotheses of the {short(chip)}", style="bold")]
             blocks += [Padding(Text(f"{percent(h.weight)} {h.title} [{h.key}]: {h.reason}", overflow="fold"), (0, 0, 0, 2)) for h in shares]
     return Group(*blocks)
 
 
 def _job_title(j: JobVerdict, v: Verdict) -> Text:
-    title = f"{j.job.title}: {ratio(j.ratio.median)} ({span(j.ratio)}), P(≥ 1) {percent(j.p_at_least)}. {call(j.call, pair(v.a, v.b)[0])}".rstrip()
+    said = call(j.call, pair(v.a, v.b)[0])
+    title = f"{j.job.title}: {ratio(j.ratio.median)} ({span(j.ratio)}), P(≥ 1) {percent(j.p_at_least)}; {said}"
     return Text(f"{title}  [{j.job.chips:,} chips, {per_what(v.match)}]", style="bold")
 
 
