@@ -176,8 +176,23 @@ def test_a_chip_of_ones_own_is_found(tmp_path: Path) -> None:
         (CHIP + HYPOTHESIS.replace("my-chip", "h100").replace("1.0", "0.5"), "weights"),
         (CHIP + 'aliases = [\n"mine",\n"H100",\n]\n', "nvidia-h100-sxm-80gb.toml"),
     ],
-    ids=["no-unit", "negative", "nan", "no-source", "unknown-source", "unknown-field", "missing-field", "other-id", "malformed",
-         "two-chosen", "mistyped", "own-name", "belief-in-belief", "weights", "alias-taken"],
+    ids=[
+        "no-unit",
+        "negative",
+        "nan",
+        "no-source",
+        "unknown-source",
+        "unknown-field",
+        "missing-field",
+        "other-id",
+        "malformed",
+        "two-chosen",
+        "mistyped",
+        "own-name",
+        "belief-in-belief",
+        "weights",
+        "alias-taken",
+    ],
 )
 def test_a_bad_chip_file_is_refused_by_file_and_field(tmp_path: Path, chip: str, says: str) -> None:
     with pytest.raises(EvidenceError, match=says) as problem:

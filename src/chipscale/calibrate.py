@@ -42,14 +42,19 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
                 table[f"new.{arch}"] = quantiles(np.array([_in_sigma(r) for r in part]))
         ascend = [r for r in out if r.labels["chip"].startswith("huawei")]
         scores[f"left_out_{label}_ascend"] = score(ascend).mape
-    return {"training.toml": _toml(model, table, scores, sorted(known), sorted({r.labels["chip"] for r in rows}), len(rows), date), "training_covariance.csv": _covariance(model)}
+    return {
+        "training.toml": _toml(model, table, scores, sorted(known), sorted({r.labels["chip"] for r in rows}), len(rows), date),
+        "training_covariance.csv": _covariance(model),
+    }
 
 
 def _in_sigma(row: ScoredRow) -> float:
     return math.log(row.measured_s / row.predicted_s) / row.sigma
 
 
-def _toml(model: Fit, table: dict[str, tuple[float, float]], scores: dict[str, float], sources: Sequence[str], chips: Sequence[str], rows: int, date: str) -> str:
+def _toml(
+    model: Fit, table: dict[str, tuple[float, float]], scores: dict[str, float], sources: Sequence[str], chips: Sequence[str], rows: int, date: str
+) -> str:
     lines = ["# Written by `chipscale calibrate`; coefficients are logarithms unless the prior says linear.", f"# {TEST_NOTE}.",
              f'date = "{date}"', f"rows = {rows}", f"chips = {list(chips)!r}".replace("'", '"'), f"sources = {list(sources)!r}".replace("'", '"'), "", "[quantiles]"]  # fmt: skip
     lines += [f'"{k}" = [{low:.3f}, {high:.3f}]' for k, (low, high) in table.items()]

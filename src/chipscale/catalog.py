@@ -181,7 +181,9 @@ class Catalog:
 
     def files(self, kind: str, suffix: str = ".toml") -> dict[str, Path]:
         """Map ids to files of a kind; a later folder's file replaces an earlier one's."""
-        return self._once("files", kind + suffix, lambda: {p.stem.replace("--", "/"): p for f in self.folders for p in sorted((f / kind).glob("*" + suffix))})
+        return self._once(
+            "files", kind + suffix, lambda: {p.stem.replace("--", "/"): p for f in self.folders for p in sorted((f / kind).glob("*" + suffix))}
+        )
 
     def _path(self, kind: str, name: str, suffix: str = ".toml") -> Path:
         files = self.files(kind, suffix)
@@ -248,7 +250,16 @@ class Catalog:
         f = self._chip_file(id)
         named(f.id, path)
         if not f.hypothesis:
-            return Chip(id=id, name=f.name, vendor=f.vendor, family=f.family, facts=self._facts(f.fact, path), released=f.released, cluster=f.cluster, notes=tuple(f.notes))
+            return Chip(
+                id=id,
+                name=f.name,
+                vendor=f.vendor,
+                family=f.family,
+                facts=self._facts(f.fact, path),
+                released=f.released,
+                cluster=f.cluster,
+                notes=tuple(f.notes),
+            )
         with inside(path, "hypothesis"):
             return Belief(hypotheses=tuple(self._hypothesis(f, h, path) for h in f.hypothesis))
 
@@ -262,7 +273,14 @@ class Catalog:
             assert isinstance(found, Chip)
             value = found
         else:
-            value = Chip(id=f"{f.id}={h.key}", name=f"{f.name} ({h.key})", vendor=f.vendor, family=h.family or f.family, facts=self._facts(h.fact, path), cluster=h.cluster or f.cluster)
+            value = Chip(
+                id=f"{f.id}={h.key}",
+                name=f"{f.name} ({h.key})",
+                vendor=f.vendor,
+                family=h.family or f.family,
+                facts=self._facts(h.fact, path),
+                cluster=h.cluster or f.cluster,
+            )
         return Hypothesis(key=h.key, title=h.title, weight=h.weight, reason=h.reason, value=value)
 
     def _facts(self, files: list[FactFile], path: Path) -> dict[str, tuple[Fact, ...]]:
@@ -303,7 +321,9 @@ class Catalog:
                 self.source(t.latency_source, path)
             with inside(path, f"tier.{t.name}.latency"):
                 latency = parse(t.latency, "s")
-            fact = self._fact(FactFile(quantity="scaleup_bandwidth", value=t.bandwidth, low=t.low, high=t.high, source=t.source, sense="one-way"), path)
+            fact = self._fact(
+                FactFile(quantity="scaleup_bandwidth", value=t.bandwidth, low=t.low, high=t.high, source=t.source, sense="one-way"), path
+            )
             with inside(path, "tier"):
                 tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=latency, topology=t.topology,
                                   oversubscription=t.oversubscription))  # fmt: skip
@@ -331,7 +351,18 @@ class Catalog:
         named(f.id, path)
         with inside(path, "tokens"):
             tokens = parse(f.tokens, "tokens") if f.tokens else 0.0
-        return Job(id=f.id, title=f.title, phase=f.phase, model=f.model, chips=f.chips, length=f.length, batch=f.batch, tokens=tokens, precisions=tuple(f.precisions), source=f.source)
+        return Job(
+            id=f.id,
+            title=f.title,
+            phase=f.phase,
+            model=f.model,
+            chips=f.chips,
+            length=f.length,
+            batch=f.batch,
+            tokens=tokens,
+            precisions=tuple(f.precisions),
+            source=f.source,
+        )
 
     def framework(self, name: str) -> Framework:
         """Return a framework by id."""

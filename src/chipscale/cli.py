@@ -53,9 +53,7 @@ class LeaveOut(StrEnum):
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
 Draws = Annotated[int, typer.Option(min=1, max=2**20, help="number of Sobol draws")]
 Assume = Annotated[list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", help="take one hypothesis of a chip as true; may be repeated")]
-Folder = Annotated[
-    Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")
-]
+Folder = Annotated[Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Jobs = Annotated[
     list[str] | None,
@@ -78,9 +76,7 @@ def chip_count(text: str) -> tuple[str, int]:
     digits = number.strip().replace(",", "").replace("_", "")
     negative = digits.startswith("-") and digits[1:].isdigit()
     if not (digits.isascii() and digits.isdigit()) and not negative:
-        raise EvidenceError(
-            f"--on {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon"
-        )
+        raise EvidenceError(f"--on {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon")
     if negative or len(digits) > 12 or not 1 <= int(digits) <= MOST_CHIPS:
         raise EvidenceError(f"--on {text}: {number} chips cannot be; write a whole number from 1 to {MOST_CHIPS:,}")
     return chip, int(digits)
@@ -136,9 +132,7 @@ def _catalog(folder: Path | None) -> Catalog:
     return load(folder)
 
 
-def _weigh(
-    catalog: Catalog, a: str, b: str, jobs: Sequence[str] | None, match: str, seed: int, draws: int, assume: Sequence[str] | None
-) -> Verdict:
+def _weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str] | None, match: str, seed: int, draws: int, assume: Sequence[str] | None) -> Verdict:
     from chipscale.verdict import weigh as compare
 
     chosen = tuple(dict.fromkeys(jobs or ()))

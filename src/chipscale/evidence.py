@@ -81,8 +81,7 @@ class Fact:
     def __post_init__(self) -> None:
         if not (0 <= self.low <= self.value <= self.high < float("inf")):
             raise EvidenceError(
-                f"{self.quantity}: needs 0 <= low <= value <= high, "
-                f"got {self.low:g} <= {self.value:g} <= {self.high:g}; correct the three numbers"
+                f"{self.quantity}: needs 0 <= low <= value <= high, got {self.low:g} <= {self.value:g} <= {self.high:g}; correct the three numbers"
             )
 
 

@@ -89,5 +89,3 @@ def fit(rows: Sequence[Measured], prior: Prior, start: Mapping[str, float] | Non
 def predict(problem: Stack, theta: np.ndarray) -> np.ndarray:
     """Return log seconds of every guess."""
     return np.log(problem.step(theta).seconds)
-
-

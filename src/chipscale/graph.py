@@ -83,7 +83,6 @@ def _core(s: Shard, span: Num, heads: Num, kv: Num, qk: float, v: float, calls: 
 
 def _latent_mixer(m: LatentAttention, d: float, s: Shard, calls: float) -> list[Work]:
     heads, qk = m.heads / s.tp, m.nope_dim + m.rope_dim
-    t = {"calls": calls}
     works: list[Work] = []
     if m.q_rank:
         works += linear("q down", s.tokens, m.q_rank, d, calls=calls, train=s.train, width=s.width)
@@ -93,7 +92,7 @@ def _latent_mixer(m: LatentAttention, d: float, s: Shard, calls: float) -> list[
     if m.indexer:
         works += _indexer(m.indexer, m.q_rank or d, d, s, span, calls)
         span = np.minimum(span, float(m.indexer.top_k))
-    works += passes("rotary and norms", s.tokens * (m.q_rank + m.kv_rank + heads * (qk + qk + m.v_head_dim)), 4.0, 6.0, train=s.train, **t)
+    works += passes("rotary and norms", s.tokens * (m.q_rank + m.kv_rank + heads * (qk + qk + m.v_head_dim)), 4.0, 6.0, calls=calls, train=s.train)
     if s.decode:
         absorbed = 2.0 * s.tokens * heads * m.kv_rank * (m.nope_dim + m.v_head_dim)
         works.append(Work(name="absorbed up", form="gemm", cause="gemm", flop=absorbed, rows=s.tokens, columns=m.kv_rank, depth=m.nope_dim,

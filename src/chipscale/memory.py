@@ -36,12 +36,12 @@ class Holds:
     `head` is the vocabulary.
     """
 
-    split: float
-    whole: float
-    routed: float
-    d_model: float
-    layers: float
-    head: float
+    split: Num
+    whole: Num
+    routed: Num
+    d_model: Num
+    layers: Num
+    head: Num
 
 
 def holds(model: Model) -> Holds:

@@ -17,8 +17,9 @@ from chipscale.facts.parameters import parameters
 from chipscale.plan import Plan, degrees, parse
 from chipscale.search import Evaluator, Problem, best, check, evaluator, most_tp, space
 from chipscale.step import CAUSES
+from chipscale.verdict.contest import precisions
 from chipscale.verdict.nouns import Interval, Side
-from chipscale.verdict.weighing import MAPE_TO_SIGMA, candidate, context, precisions
+from chipscale.verdict.weighing import MAPE_TO_SIGMA, candidate, context
 
 
 def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
@@ -103,10 +104,8 @@ def _side(e: Evaluator, plan: Plan, chip: Chip, hypothesis: str, cluster: str, j
     tokens = float(job.batch) * job.length
     rate = tokens / seconds / job.chips
     held = float(np.asarray(e.need(degrees(plan)).total))
-    mfu = 6.0 * (count.active - count.embedding) * rate / float(np.asarray(e.hardware.peak))
+    mfu = 6.0 * count.active_without_embedding * rate / float(np.asarray(e.hardware.peak))
     return Side(chip=chip.id, cluster=cluster, hypothesis=hypothesis, plan=str(plan), precision=precision,
                 seconds=Interval(median=seconds, low=seconds / spread, high=seconds * spread), rate=Interval(median=rate, low=rate / spread, high=rate * spread),
                 mfu=mfu, memory_bytes=held, memory_capacity=chip.value("memory_bytes"), fits=1.0,
                 parts=tuple((c, float(np.asarray(p))) for c, p in zip(CAUSES, step.parts, strict=True) if float(np.asarray(p)) > 0))  # fmt: skip
-
-

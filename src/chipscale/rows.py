@@ -70,7 +70,7 @@ def read(path: Path) -> list[Row]:
     missing = [c for c in ("chip", "n_chips", "step_time_s") if c not in header]
     if missing:
         raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; the columns are listed in docs/accuracy.md")
-    rows = []
+    rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=1):
         if len(line) != len(header):
             raise EvidenceError(f"{path}, data line {number}: {len(line)} fields under {len(header)} columns; quote fields that hold commas")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TypeVar
 
@@ -15,7 +15,7 @@ from chipscale.cost.roofline import seconds
 from chipscale.facts.model import Model
 from chipscale.graph import Graph, Shard, build
 from chipscale.memory import Holds, holds, need
-from chipscale.ops.work import Cause, Num, Work
+from chipscale.ops.work import Cause, Work
 from chipscale.plan import Degrees, Plan
 from chipscale.plan import degrees as plan_degrees
 from chipscale.rows import Measured
@@ -85,7 +85,8 @@ class Stack:
         fastest = np.full(n, np.inf)
         np.minimum.at(fastest, self.row, logs)
         weight = self.weight * np.exp(-KAPPA * (logs - fastest[self.row]))
-        return weight / np.bincount(self.row, weights=weight, minlength=n)[self.row]
+        share: np.ndarray = weight / np.bincount(self.row, weights=weight, minlength=n)[self.row]
+        return share
 
 
 def gathered(value: T, index: np.ndarray) -> T:
@@ -101,7 +102,16 @@ def graph_of(row: Measured, model: Model, plan: Plan) -> Graph:
     """Build the training graph of one plan."""
     tokens = plan.micro_batch * row.length / plan.cp
     sp = float(plan.tp) if row.sequence_parallel else 1.0
-    shard = Shard(length=row.length, tokens=tokens, tp=float(plan.tp), sp=sp, ep=float(plan.ep), etp=float(plan.etp), width=WIDTH[row.precision], flash=row.flash)
+    shard = Shard(
+        length=row.length,
+        tokens=tokens,
+        tp=float(plan.tp),
+        sp=sp,
+        ep=float(plan.ep),
+        etp=float(plan.etp),
+        width=WIDTH[row.precision],
+        flash=row.flash,
+    )
     return build(model, shard)
 
 
@@ -114,11 +124,12 @@ def _bundles(graphs: Sequence[Graph]) -> tuple[Bundle, ...]:
 
 
 def _joined(works: Sequence[Work]) -> Work:
-    numbers: Mapping[str, Num] = {
-        name: np.array([float(getattr(w, name) if name != "calls" else 1.0) * (w.calls if name in ("flop", "bytes") else 1.0) for w in works])
-        for name in ("flop", "bytes", "rows", "columns", "depth")
-    }
-    return replace(works[0], name="bundle", calls=1.0, local=0.0, **numbers)
+    def column(name: str) -> np.ndarray:
+        return np.array([float(getattr(w, name)) for w in works])
+
+    calls = column("calls")
+    return replace(works[0], name="bundle", calls=1.0, local=0.0, flop=column("flop") * calls, bytes=column("bytes") * calls, rows=column("rows"),
+                   columns=column("columns"), depth=column("depth"))  # fmt: skip
 
 
 def stack(rows: Sequence[Measured], coefficients: Sequence[str] | None = None) -> Stack:

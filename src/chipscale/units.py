@@ -27,7 +27,7 @@ def _scales(unit: str) -> dict[str, float]:
     if unit == "s":
         return {**{p + "s": f for p, f in _SMALL.items()}, "min": 60.0, "h": 3600.0, "d": 86400.0}
     if unit == "tokens":
-        return {**{p: f for p, f in (*_DECIMAL.items(), ("B", GIGA))}, **{p + " tokens": f for p, f in (*_DECIMAL.items(), ("B", GIGA))}, "tokens": 1.0}
+        return {**_DECIMAL, "B": GIGA, **{p + " tokens": f for p, f in (*_DECIMAL.items(), ("B", GIGA))}, "tokens": 1.0}
     if unit == "1":
         return {"": 1.0}
     if unit in ("Hz", "W", "USD"):
@@ -41,11 +41,11 @@ def parse(text: str, unit: str) -> float:
     >>> parse("400 Gb/s", "B/s")
     50000000000.0
     """
-    found = _NUMBER.match(text) if isinstance(text, str) else None
+    found = _NUMBER.match(text)
     scales = _scales(unit)
     example = next(iter(scales)) if unit != "1" else ""
     if not found:
-        raise EvidenceError(f"{text!r} is not a quantity; write a number and a unit, as in \"1 {example}\"".replace(' "', ' "'))
+        raise EvidenceError(f'{text!r} is not a quantity; write a number and a unit, as in "1 {example}"'.replace(' "', ' "'))
     number, written = found.group(1).replace("_", "").replace(",", ""), found.group(2)
     if written not in scales:
         raise EvidenceError(f"{text!r}: {'a unit is missing' if not written else f'unit {written!r} is unknown'}; write one of {_hint(unit)}")
@@ -56,7 +56,14 @@ def parse(text: str, unit: str) -> float:
 
 
 def _hint(unit: str) -> str:
-    return {"FLOP/s": "TFLOP/s, TOPS", "B": "GB, GiB", "B/s": "GB/s, TB/s, Gb/s (bits)", "s": "s, ms, us", "tokens": "14.8T, 300B", "1": "a bare number"}.get(unit, unit)
+    return {
+        "FLOP/s": "TFLOP/s, TOPS",
+        "B": "GB, GiB",
+        "B/s": "GB/s, TB/s, Gb/s (bits)",
+        "s": "s, ms, us",
+        "tokens": "14.8T, 300B",
+        "1": "a bare number",
+    }.get(unit, unit)
 
 
 def show(value: float, unit: str, digits: int = 3) -> str:

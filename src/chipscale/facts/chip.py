@@ -56,7 +56,7 @@ class Chip:
     def has(self, quantity: str) -> bool:
         """Say whether a fact that is not rejected is known."""
         known = self.facts.get(quantity)
-        return bool(known) and not known[0].rejected
+        return known is not None and len(known) > 0 and not known[0].rejected
 
     def value(self, quantity: str) -> float:
         return self.fact(quantity).value

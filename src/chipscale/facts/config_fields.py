@@ -121,6 +121,5 @@ class Config:
         rest = sorted(str(n) for n in set(self.values) - self.taken - IRRELEVANT)
         if rest:
             raise EvidenceError(
-                f"{self.where}: fields not understood: {', '.join(rest)}; they may change shapes, so the config is refused; "
-                "remove those that do not"
+                f"{self.where}: fields not understood: {', '.join(rest)}; they may change shapes, so the config is refused; remove those that do not"
             )

@@ -143,6 +143,7 @@ def feed_by_place(feed: Feed, d_model: int) -> FeedParameters:
     Holds when all routed experts are equal and shared experts have no biases.
     Source: mixtral-2024, section 2; deepseek-v3, section 2.1.2.
 
+    >>> from chipscale.facts.model import Experts
     >>> feed_by_place(Experts(count=8, top_k=2, d_ff=14336), 4096).routed * 32
     45097156608
     """

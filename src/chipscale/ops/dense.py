@@ -33,6 +33,7 @@ def linear(name: str, m: Num, n: Num, k: Num, *, calls: float, train: bool, widt
     >>> sum(w.flop for w in linear("x", 2.0, 3.0, 5.0, calls=1.0, train=True))
     180.0
     """
+
     def product(suffix: str, m: Num, n: Num, k: Num, out: float, backward: bool) -> Work:
         return gemm(name + suffix, m, n, k, calls=calls, cause=cause, groups=groups, form=form, width=width, narrow=narrow,
                     backward=backward, out=out, local=local)  # fmt: skip

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-Num: TypeAlias = "npt.NDArray[np.float64] | float"
+Num: TypeAlias = "npt.NDArray[np.floating[Any]] | float"
 
 #: the form that costs it (see cost/roofline.py)
 Form = Literal["gemm", "grouped", "attention", "memory"]

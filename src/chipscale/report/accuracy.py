@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
@@ -31,6 +32,19 @@ def worst_rows(result: Validation) -> list[ScoredRow]:
     return sorted(answered, key=lambda r: -abs(math.log1p(r.error)))[:WORST]
 
 
+def refusals(result: Validation) -> list[tuple[str, list[str]]]:
+    """Gather the rows without an answer by reason, the most frequent first; a row's own name is taken out of its reason."""
+    found: dict[str, list[str]] = {}
+    for r in result.rows:
+        if r.reason:
+            found.setdefault(re.sub(rf"^row {re.escape(r.row)}[,:]\s*", "", r.reason), []).append(r.row)
+    return sorted(found.items(), key=lambda item: -len(item[1]))
+
+
+def _some(rows: Sequence[str]) -> str:
+    return ", ".join(rows[:5]) + (", ..." if len(rows) > 5 else "")
+
+
 def cells(score: Score) -> tuple[str, ...]:
     """Write a score; few rows are marked."""
     answered = f"{score.answered:,} of {score.n:,}"
@@ -42,7 +56,7 @@ HEADS = ("answered", "mean error", "median error", "bias", "in 80 % interval")
 
 def _score_table(first: str, rows: list[tuple[str, Score]]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
-    table.add_column(first, overflow="ellipsis", no_wrap=True, ratio=1, min_width=18)
+    table.add_column(first, overflow="ellipsis", no_wrap=True, width=30)
     for head in HEADS:
         table.add_column(head, justify="right", no_wrap=True)
     for name, score in rows:
@@ -76,10 +90,10 @@ def screen(result: Validation) -> RenderableType:
     worst = worst_rows(result)
     if worst:
         parts += [Text(""), Text(f"the {len(worst)} worst rows", style="bold"), _row_table(worst)]
-    refused = [r for r in result.rows if r.reason]
+    refused = refusals(result)
     if refused:
-        parts += [Text(""), Text(f"{len(refused):,} rows without an answer", style="bold")]
-        parts += [Text(f"{r.row}: {r.reason}", overflow="fold") for r in refused[:WORST]]
+        parts += [Text(""), Text("rows without an answer", style="bold")]
+        parts += [Text(f"{len(rows):,}: {reason} ({_some(rows)})", overflow="fold") for reason, rows in refused[:WORST]]
     parts += [Text(""), *(Text(f"· {note}") for note in result.notes)] if result.notes else []
     return Padding(Group(*parts), (0, 0, 0, 2))
 
@@ -111,9 +125,10 @@ def markdown(result: Validation) -> str:
         lines += [f"### The {len(worst)} worst rows", ""]
         table = [(*_figures(r), "; ".join(r.assumed) or "nothing") for r in worst]
         lines += _markdown_table(("row", "measured", "predicted", "80 % interval", "error", "assumed"), table)
-    refused = [r for r in result.rows if r.reason]
+    refused = refusals(result)
     if refused:
-        lines += [f"### {len(refused):,} rows without an answer", "", *(f"- {_cell(r.row)}: {_cell(r.reason)}" for r in refused), ""]
+        lines += ["### Rows without an answer", ""]
+        lines += [*(f"- {len(rows):,}: {_cell(reason)} ({_cell(_some(rows))})" for reason, rows in refused), ""]
     lines += [f"- {_cell(note)}" for note in result.notes]
     return "\n".join(lines).rstrip() + "\n"
 

@@ -203,9 +203,7 @@ def _parts_rows(v: Verdict, names: Sequence[str]) -> list[dict[str, object]]:
                 kept = part if part in causes else OTHER
                 rank = causes.index(kept) if kept in causes else len(causes)
                 colour = colours.get(kept, COLOURS[OTHER])
-                rows.append(
-                    {"job": j.job.title, "side": label, "cause": cause(kept), "rank": rank, "colour": colour, "t": t / whole, "who": who}
-                )
+                rows.append({"job": j.job.title, "side": label, "cause": cause(kept), "rank": rank, "colour": colour, "t": t / whole, "who": who})
     return rows
 
 
@@ -226,9 +224,7 @@ def parts_chart(v: Verdict, width: int) -> Drawing:
         )
         .properties(width=width - 155, height=46)
     )
-    header = alt.Header(
-        title=None, labelAnchor="start", labelOrient="top", labelFontSize=13, labelColor=INK, labelPadding=4, labelLimit=width
-    )
+    header = alt.Header(title=None, labelAnchor="start", labelOrient="top", labelFontSize=13, labelColor=INK, labelPadding=4, labelLimit=width)
     facet = alt.Facet("job:N", sort=[j.job.title for j in v.jobs], header=header)
     drawn: Drawing = bars.facet(facet=facet, columns=1, spacing=14).resolve_scale(y="independent")
     return drawn

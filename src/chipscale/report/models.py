@@ -46,7 +46,9 @@ def models_table(models: Sequence[Model]) -> RenderableType:
     table.add_column("kinds of layer", ratio=1)
     for m in models:
         count = parameters(m)
-        table.add_row(Text(m.id), billions(count.total), billions(count.active), f"{m.layers}", "; ".join(dict.fromkeys(mixer_words(b) for b in m.kinds)))
+        table.add_row(
+            Text(m.id), billions(count.total), billions(count.active), f"{m.layers}", "; ".join(dict.fromkeys(mixer_words(b) for b in m.kinds))
+        )
     return table
 
 
@@ -58,8 +60,8 @@ def model_page(model: Model) -> RenderableType:
     table.add_column(justify="right", no_wrap=True)
     table.add_column(ratio=1)
     rows = (("parameters", c.total, "text model, without MTP heads and vision tower"), ("active", c.active, "one token's routed experts; embedding included"),
-            ("active, no look-up", c.active - c.embedding, "as some model cards count"), ("embedding", c.embedding, ""), ("head", c.head, "tied" if model.tied else ""),
-            ("token mixers", c.mixers, ""), ("dense MLPs", c.dense, ""), ("routed experts", c.experts_routed, ""), ("shared experts", c.experts_shared, ""),
+            ("active, no look-up", c.active_without_embedding, "as some model cards count"), ("embedding", c.embedding, ""), ("head", c.head, "tied" if model.tied else ""),
+            ("token mixers", c.attention, ""), ("dense MLPs", c.dense_mlp, ""), ("routed experts", c.experts_routed, ""), ("shared experts", c.experts_shared, ""),
             ("MTP layers", c.mtp, f"{model.mtp_layers} of them, apart" if model.mtp_layers else ""), ("vision tower", c.vision, "; ".join(model.notes)))  # fmt: skip
     for name, n, note in rows:
         table.add_row(name, billions(n), note)

@@ -79,5 +79,3 @@ def deployments(model: Model, chips: int, batch: int) -> PlanTable:
     grid = np.array(rows, dtype=np.int64)
     names = ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "sharding", "recompute")
     return PlanTable(**{name: grid[:, i] for i, name in enumerate(names)})
-
-

@@ -79,7 +79,8 @@ class Option:
         column = Degrees(**{n: np.asarray(getattr(plan, n))[:, None] for n in Degrees.__dataclass_fields__})
         found = np.asarray(self.runner.step(column, hw, k).seconds)
         capacity = np.atleast_1d(np.asarray(hw.memory_bytes)) * (1.0 - RESERVED)
-        return np.min(np.where(self.bytes[:, None] <= capacity, found, np.inf), axis=0)
+        best: np.ndarray = np.min(np.where(self.bytes[:, None] <= capacity, found, np.inf), axis=0)
+        return best
 
     def best(self, k: Constants) -> tuple[Plan, Step]:
         """Return the best plan at nominal values and its step."""

@@ -66,7 +66,11 @@ def candidate(catalog: Catalog, name: str, assume: Mapping[str, str]) -> Candida
     """Look a chip up, pin a hypothesis where one is assumed, and put each hypothesis on its cluster."""
     found = catalog.chip(name)
     key = catalog.aliases()[name.lower()]
-    belief = found if isinstance(found, Belief) else Belief(hypotheses=(Hypothesis(key="known", title=found.name, weight=1.0, reason="a product", value=found),))
+    belief = (
+        found
+        if isinstance(found, Belief)
+        else Belief(hypotheses=(Hypothesis(key="known", title=found.name, weight=1.0, reason="a product", value=found),))
+    )
     pins = [h for n, h in assume.items() if catalog.aliases().get(n.lower()) == key]
     for pin in pins:
         belief = belief.pinned(pin)
@@ -79,7 +83,14 @@ def context(chip: Chip, job: Job, precision: str, vendors: Mapping[str, str]) ->
     watts = chip.value("power") / peak * 1e12 if chip.has("power") else math.nan
     vendor = chip.vendor.lower()
     flags = ("tp_overlap",)
-    return Context(family=chip.family, vendor=vendor, framework="serving" if job.phase != "train" else vendors.get(vendor, "unknown"), precision=precision, flags=flags, watts_per_tflop=watts)
+    return Context(
+        family=chip.family,
+        vendor=vendor,
+        framework="serving" if job.phase != "train" else vendors.get(vendor, "unknown"),
+        precision=precision,
+        flags=flags,
+        watts_per_tflop=watts,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,7 +133,10 @@ def run(world: World, c: Candidate, job: Job) -> Run:
     price = [h.value.value("price") if h.value.has("price") else math.nan for h in c.belief.hypotheses]
     index = np.arange(len(errors))
     likely = int(np.argmax([h.weight for h in c.belief.hypotheses]))
-    fastest = [float(np.median(o.seconds(o.hardware, world.constants(c.belief.hypotheses[likely].value, job, o.precision, nominal=True)))) for o in searched[likely]]
+    fastest = [
+        float(np.median(o.seconds(o.hardware, world.constants(c.belief.hypotheses[likely].value, job, o.precision, nominal=True))))
+        for o in searched[likely]
+    ]
     return Run(options=tuple(searched), hardware=tuple(hardwares), by_hypothesis=tuple(each), seconds=np.stack(each)[which, index],
                power=power[which, index], price=np.array(price)[which], best=(likely, int(np.argmin(fastest))))  # fmt: skip
 
@@ -142,7 +156,7 @@ def side(world: World, c: Candidate, job: Job, r: Run) -> Side:
     total = float(np.asarray(step.seconds))
     flop = 6.0 if job.phase == "train" else 2.0
     count = parameters(world.catalog.model(job.model))
-    mfu = flop * (count.active - count.embedding) * tokens / (total * job.chips * float(np.asarray(option.hardware.peak)))
+    mfu = flop * count.active_without_embedding * tokens / (total * job.chips * float(np.asarray(option.hardware.peak)))
     held = float(np.asarray(option.runner.bytes(degrees(plan))))
     return Side(chip=hypothesis.value.id, cluster=c.clusters[h].id, hypothesis=hypothesis.key, plan=str(plan), precision=option.precision, seconds=interval(r.seconds),
                 rate=interval(tokens / r.seconds / job.chips), mfu=mfu, memory_bytes=held, memory_capacity=hypothesis.value.value("memory_bytes"),
@@ -218,14 +232,18 @@ def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> J
     judged = np.maximum(ratio * scale, FLOOR)
     if not np.all(np.isfinite(judged)):
         if match != "chips":
-            raise EvidenceError(f"--match {match}: the {'power' if match == 'power' else 'price'} of {a.key} or {b.key} is not known; add it to a chip file (--catalog DIR)")
+            raise EvidenceError(
+                f"--match {match}: the {'power' if match == 'power' else 'price'} of {a.key} or {b.key} is not known; add it to a chip file (--catalog DIR)"
+            )
         judged = np.where(np.isfinite(judged), judged, 1e9)
     names = [n for n in world.draws.columns if not n.startswith("theta:") and not (n.startswith("error:") and not n.endswith(":" + job.id))]
     edges = np.linspace(math.log(max(judged.min(), 1e-3)), math.log(max(judged.max(), 1e-3)) + 1e-9, 33)
     heights, _ = np.histogram(np.log(np.maximum(judged, 1e-3)), bins=edges)
     probability = ties(judged)
     call = "at least equal" if probability >= 0.8 else "less" if probability <= 0.2 else "too close to call"
-    by = tuple((h.key, interval(rb.seconds / s * (scale if match == "chips" else 1.0))) for h, s in zip(a.belief.hypotheses, ra.by_hypothesis, strict=True))
+    by = tuple(
+        (h.key, interval(rb.seconds / s * (scale if match == "chips" else 1.0))) for h, s in zip(a.belief.hypotheses, ra.by_hypothesis, strict=True)
+    )
     finite_cost = bool(np.all(np.isfinite(cost)))
     return JobVerdict(
         job=job, a=side(world, a, job, ra), b=side(world, b, job, rb), ratio=interval(judged), p_at_least=probability, a_per_1000_b=interval(1000.0 / judged),
@@ -237,7 +255,9 @@ def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> J
 
 def evidence_counts(c: Candidate) -> tuple[tuple[str, int], ...]:
     """Count the facts behind a candidate by class."""
-    facts = {(f.quantity, f.value, f.source.key): f.source.kind for h in c.belief.hypotheses for fs in h.value.facts.values() for f in fs if not f.rejected}
+    facts = {
+        (f.quantity, f.value, f.source.key): f.source.kind for h in c.belief.hypotheses for fs in h.value.facts.values() for f in fs if not f.rejected
+    }
     return tuple(sorted(((str(k), n) for k, n in Counter(facts.values()).items()), key=lambda kn: -kn[1]))
 
 
