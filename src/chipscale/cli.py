@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -188,13 +189,13 @@ def report(
     """Write the verdict as one self-contained HTML page."""
     if out.is_dir() or not out.parent.is_dir():
         write(out, "")  # says what is wrong before the work is done
-    try:
-        from chipscale.report.page import page, rooflines_of
-    except ImportError as problem:
-        raise EvidenceError(f"the page needs {problem.name}; install it with: pip install 'chipscale[report]'") from problem
+    missing = [name for name in ("altair", "vl_convert") if find_spec(name) is None]
+    if missing:
+        raise EvidenceError(f"the page needs {' and '.join(missing)}; install with: pip install 'chipscale[report]'")
     import datetime
     from importlib.metadata import version
 
+    from chipscale.report.page import page, rooflines_of
     from chipscale.report.words import pair
 
     known = _catalog(catalog)

@@ -47,7 +47,9 @@ def rooflines_of(name: str, known: Known, precisions: Sequence[str]) -> tuple[Ro
     if not known.has("memory_bandwidth"):
         return ()
     bandwidth = known.value("memory_bandwidth")
-    return tuple(Roofline(chip=name, precision=p, peak=known.value(f"peak_{p}"), bandwidth=bandwidth) for p in precisions if known.has(f"peak_{p}"))
+    return tuple(
+        Roofline(chip=name, precision=p, peak=known.value(f"peak_{p}"), bandwidth=bandwidth) for p in precisions if known.has(f"peak_{p}")
+    )
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
@@ -148,7 +150,9 @@ def _time(v: Verdict) -> str:
         for j in v.jobs for name, s in ((a, j.a), (b, j.b))
     )  # fmt: skip
     drawn = figure(svg(parts_chart(v, WIDE), "parts-wide"), svg(parts_chart(v, NARROW), "parts-small"), alt)
-    plans = "".join(f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs)
+    plans = "".join(
+        f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs
+    )
     return (
         "<section><h2>Where the time goes</h2><p>A step of training, a batch of prompts or a token, at the likeliest hypothesis and the "
         f'best plan that fits.</p><ul class="legend">{legend}</ul>{drawn}{plans}</section>'
@@ -236,9 +240,7 @@ def _facts(v: Verdict, known_a: Known, known_b: Known) -> str:
     for i, (title, known) in enumerate(((v.a, known_a), (v.b, known_b))):
         rests = f'<p class="note">{escape(evidence(v.evidence[i][1]))}</p>' if i < len(v.evidence) else ""
         blocks.append(f"<h3>{escape(title)}</h3>{rests}{_known(known)}")
-    words = (
-        "Every value with who says so. Where sources disagree the chosen value stands first and the others stay below it; a rejected one says why."
-    )
+    words = "Every value with who says so. Where sources disagree the chosen value stands first and the others stay below it; a rejected one says why."
     return f"<section><h2>Facts and sources</h2><p>{escape(words)}</p>{''.join(blocks)}</section>"
 
 
@@ -257,12 +259,12 @@ def _how_many(chip: Chip) -> str:
 
 
 def _fact_table(chip: Chip) -> str:
-    heads = ("quantity", "value", "80 % range", "sense", "per", "class", "source", "date")
-    head = "".join(f'<th scope="col"{" class=n" if i in (1, 2) else ""}>{h}</th>' for i, h in enumerate(heads))
+    heads = ("quantity", "value, range", "sense", "class", "source, date")
+    head = "".join(f'<th scope="col"{side}>{h}</th>' for h, side in zip(heads, ("", ' class="n"', "", "", ""), strict=True))
     rows = "".join(_fact_row(q, f, i, len(facts)) for q, facts in chip.facts.items() for i, f in enumerate(facts))
     label = escape(f"Facts about {chip.name}")
     return (
-        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table><caption>{label}</caption>'
+        f'<div class="scroll" tabindex="0" role="region" aria-label="{label}"><table class="facts"><caption>{label}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>"
     )
 
@@ -271,12 +273,12 @@ def _fact_row(quantity: str, f: Fact, place: int, of: int) -> str:
     style = " ".join(c for c, on in (("again", place < of - 1), ("other", place > 0), ("rejected", f.rejected)) if on)
     note = "".join(f"<br><span class='quiet'>{escape(n)}</span>" for n in (f.note, f"rejected: {f.rejected}" if f.rejected else "") if n)
     name = escape(quantity.replace("_", " ")) if not place else "<span class='quiet'>also stated</span>"
-    ends = f"{show(f.low, f.unit)} – {show(f.high, f.unit)}" if f.low < f.high else "–"
+    ends = f"<br><span class='quiet'>{escape(show(f.low, f.unit))} – {escape(show(f.high, f.unit))}</span>" if f.low < f.high else ""
+    sense = ", ".join(part for part in (f.sense, f"per {f.per}") if part)
+    date = f" <span class='quiet'>({escape(f.source.date)})</span>" if f.source.date else ""
     return (
-        f'<tr class="{style}"><th scope="row">{name}</th><td class="n">{escape(show(f.value, f.unit))}</td>'
-        f'<td class="n">{escape(ends)}</td>'
-        f'<td>{escape(f.sense or "–")}</td><td>{escape(f.per)}</td><td><span class="tag">{escape(f.source.kind)}</span></td>'
-        f'<td class="source">{_source(f)}{note}</td><td>{escape(f.source.date or "–")}</td></tr>'
+        f'<tr class="{style}"><th scope="row">{name}</th><td class="n"><span class="value">{escape(show(f.value, f.unit))}</span>{ends}</td>'
+        f'<td>{escape(sense)}</td><td><span class="tag">{escape(f.source.kind)}</span></td><td class="source">{_source(f)}{date}{note}</td></tr>'
     )
 
 

@@ -44,7 +44,8 @@ code { font-size:.92em; }
 td.source { min-width:14rem; overflow-wrap:anywhere; }
 tr.again th, tr.again td { border-bottom-style:dotted; }
 tr.other th, tr.other td { color:var(--quiet); }
-tr.rejected td.n { text-decoration:line-through; }
+tr.rejected .value { text-decoration:line-through; }
+td code { white-space:nowrap; }
 .tag { display:inline-block; border:1px solid var(--grid); border-radius:1rem; padding:0 .5rem; font-size:.78rem; white-space:nowrap; }
 details { margin:.75rem 0; }
 summary { cursor:pointer; font-weight:500; padding:.3rem 0; }
@@ -53,6 +54,12 @@ summary:focus-visible, .scroll:focus-visible { outline:2px solid var(--b); outli
 .bar { white-space:nowrap; }
 footer { margin-top:3rem; border-top:1px solid var(--grid); padding-top:1rem; color:var(--quiet); font-size:.85rem; }
 a { color:inherit; text-decoration-color:var(--quiet); text-underline-offset:.15em; }
+@media (max-width: 620px) {
+  .facts thead { display:none; } .facts, .facts tbody, .facts caption { display:block; }
+  .facts tr { display:grid; grid-template-columns:1fr auto; padding:.4rem 0; border-bottom:1px solid var(--grid); }
+  .facts th, .facts td { border:0; padding:.1rem 0; } .facts td.source { grid-column:1 / -1; }
+  .facts td + td:not(.source) { color:var(--quiet); }
+}
 @media print {
   :root { --page:#fff; --ink:#000; --quiet:#444; --grid:#bbb; --card:#fff; --a:#c2410c; --b:#1d5fa8; }
   body { font-size:10.5pt; } main { max-width:none; padding:0; }
