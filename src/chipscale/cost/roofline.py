@@ -17,7 +17,7 @@ def joined(compute: Num, memory: Num, overlap_loss: float = 0.2) -> Num:
     Holds when tiles are double buffered.
     Source: operator rows (GEMM, all chips), form chosen by leaving chips out; docs/accuracy.md.
 
-    >>> joined(3.0, 1.0)
+    >>> float(joined(3.0, 1.0))
     3.2
     """
     return np.maximum(compute, memory) + overlap_loss * np.minimum(compute, memory)
@@ -31,7 +31,7 @@ def edge_loss(rows: Num, columns: Num, depth: Num, size: Num) -> Num:
     Holds when m, n and k are at least a tile.
     Source: nvidia-matmul-guide, "Tile quantization"; g fitted.
 
-    >>> edge_loss(1000.0, 1000.0, 1000.0, 100.0)
+    >>> float(edge_loss(1000.0, 1000.0, 1000.0, 100.0))
     1.3
     """
     return 1.0 + size * (1.0 / np.maximum(rows, 1.0) + 1.0 / np.maximum(columns, 1.0) + 1.0 / np.maximum(depth, 1.0))

@@ -32,8 +32,8 @@ def spread(group: Num, stride: Num, tier: Num) -> Spread:
     Holds when ranks are laid out with tp innermost and degrees nest in the tier.
     Source: megatron-2021, section 3.2 (tensor parallelism inside the node).
 
-    >>> spread(16.0, 1.0, 8.0)
-    Spread(inside=8.0, outside=2.0)
+    >>> float(spread(16.0, 1.0, 8.0).inside), float(spread(16.0, 1.0, 8.0).outside)
+    (8.0, 2.0)
     """
     inside = np.minimum(group, np.maximum(1.0, np.floor(tier / stride)))
     return Spread(inside=inside, outside=group / inside)

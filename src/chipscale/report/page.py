@@ -47,9 +47,7 @@ def rooflines_of(name: str, known: Known, precisions: Sequence[str]) -> tuple[Ro
     if not known.has("memory_bandwidth"):
         return ()
     bandwidth = known.value("memory_bandwidth")
-    return tuple(
-        Roofline(chip=name, precision=p, peak=known.value(f"peak_{p}"), bandwidth=bandwidth) for p in precisions if known.has(f"peak_{p}")
-    )
+    return tuple(Roofline(chip=name, precision=p, peak=known.value(f"peak_{p}"), bandwidth=bandwidth) for p in precisions if known.has(f"peak_{p}"))
 
 
 def table(caption: str, heads: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[int] = ()) -> str:
@@ -150,9 +148,7 @@ def _time(v: Verdict) -> str:
         for j in v.jobs for name, s in ((a, j.a), (b, j.b))
     )  # fmt: skip
     drawn = figure(svg(parts_chart(v, WIDE), "parts-wide"), svg(parts_chart(v, NARROW), "parts-small"), alt)
-    plans = "".join(
-        f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs
-    )
+    plans = "".join(f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs)
     return (
         "<section><h2>Where the time goes</h2><p>A step of training, a batch of prompts or a token, at the likeliest hypothesis and the "
         f'best plan that fits.</p><ul class="legend">{legend}</ul>{drawn}{plans}</section>'
@@ -240,7 +236,9 @@ def _facts(v: Verdict, known_a: Known, known_b: Known) -> str:
     for i, (title, known) in enumerate(((v.a, known_a), (v.b, known_b))):
         rests = f'<p class="note">{escape(evidence(v.evidence[i][1]))}</p>' if i < len(v.evidence) else ""
         blocks.append(f"<h3>{escape(title)}</h3>{rests}{_known(known)}")
-    words = "Every value with who says so. Where sources disagree the chosen value stands first and the others stay below it; a rejected one says why."
+    words = (
+        "Every value with who says so. Where sources disagree the chosen value stands first and the others stay below it; a rejected one says why."
+    )
     return f"<section><h2>Facts and sources</h2><p>{escape(words)}</p>{''.join(blocks)}</section>"
 
 

@@ -310,10 +310,12 @@ def _settle(jobs: Sequence[JobVerdict]) -> tuple[Sensitivity, ...]:
 
 
 def _wrongness(c: Calibration) -> tuple[str, ...]:
-    s = c.scores
+    def percent(name: str) -> str:
+        return f"{100.0 * c.scores[f'left_out_{name}']:.0f} %"
+
+    kinds = f"dense {percent('source_group_dense')}, MoE {percent('source_group_moe')}, Ascend {percent('source_group_ascend')}"
     return (
-        f"training, a source never seen: {s['left_out_source_group']:.0%} (n = {c.rows}; dense {s['left_out_source_group_dense']:.0%}, "
-        f"MoE {s['left_out_source_group_moe']:.0%}, Ascend {s['left_out_source_group_ascend']:.0%})",
-        f"training, a chip never seen: {s['left_out_chip']:.0%}",
+        f"training, a source never seen: {percent('source_group')} (n = {c.rows}; {kinds})",
+        f"training, a chip never seen: {percent('chip')}",
         "prefill and decode: roofline level, not yet held against measurements",
     )

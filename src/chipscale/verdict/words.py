@@ -23,8 +23,9 @@ def settle_test(column: str) -> str:
 
 
 def short(id: str) -> str:
-    """Return a chip id without its vendor."""
-    return id.split("-", 1)[1] if "-" in id else id
+    """Return a chip id as people say it: without its vendor, and without the family where a number tells."""
+    name = id.split("-", 1)[-1]
+    return (name.removeprefix("ascend-") if name.startswith("ascend-") else name.split("-sxm")[0]).upper()
 
 
 def headline(jobs: Sequence[JobVerdict], a: str) -> str:
