@@ -417,11 +417,11 @@ def chosen_first(facts: Iterable[tuple[bool, Fact]]) -> tuple[Fact, ...]:
 
 
 def widened(fact: Fact, others: Iterable[Fact]) -> Fact:
-    """Return a fact whose range spans the credible others and at least the spread of its class.
+    """Return a fact whose range spans the credible others and at least the spread of its class; counts are exact.
 
     A spread that somebody stated is kept as it is.
     """
-    spread = math.exp(SPREAD[fact.source.kind])
+    spread = 1.0 if fact.unit == "1" else math.exp(SPREAD[fact.source.kind])
     stated = fact.low < fact.value or fact.high > fact.value
     low, high = (fact.low, fact.high) if stated else (fact.value / spread, fact.value * spread)
     credible = [o.value for o in others if not o.rejected]
