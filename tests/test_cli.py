@@ -148,7 +148,9 @@ def test_unknown_names(run: Run, arguments: tuple[str, ...], words: tuple[str, .
 # --- numbers
 
 
-@pytest.mark.parametrize("on", ["h100:0", "h100:-1", "h100", "h100:1e9", "h100:abc", "h100:", ":64", "h100:1.5", "h100:nan", "h100:99999999", "h100:²"])
+@pytest.mark.parametrize(
+    "on", ["h100:0", "h100:-1", "h100", "h100:1e9", "h100:abc", "h100:", ":64", "h100:1.5", "h100:nan", "h100:99999999", "h100:²"]
+)
 def test_chip_counts_that_cannot_be(run: Run, on: str) -> None:
     refused(run(*MIXTRAL, on), f"--on {on}", "write")
 
@@ -212,7 +214,9 @@ def test_a_plan_that_does_not_fit_names_the_nearest_that_does(run: Run) -> None:
     found = run("train", "Mixtral-8x7B-v0.1", "--on", "h100:64", "--plan", "tp=1,mb=1,zero=none")
     refused(found, "--plan", "more than the", "usable", "largest:", "the nearest plan that fits is ")
     near = found.err.strip().partition("the nearest plan that fits is ")[2]
-    again = run("train", "Mixtral-8x7B-v0.1", "--on", "h100:64", "--json", "--plan", ",".join(f"zero={p}" if "=" not in p else p for p in near.split(",")))
+    again = run(
+        "train", "Mixtral-8x7B-v0.1", "--on", "h100:64", "--json", "--plan", ",".join(f"zero={p}" if "=" not in p else p for p in near.split(","))
+    )
     assert again.code == 0, again.err
 
 
@@ -471,7 +475,13 @@ def test_an_assumption_changes_the_answer(run: Run) -> None:
 
 
 def test_a_chip_of_the_user_is_weighed(run: Run, tmp_path: Path) -> None:
-    values = {"peak_bf16": "989.4 TFLOP/s", "memory_bytes": "80 GB", "memory_bandwidth": "3.35 TB/s", "scaleup_bandwidth": "450 GB/s", "power": "700 W"}
+    values = {
+        "peak_bf16": "989.4 TFLOP/s",
+        "memory_bytes": "80 GB",
+        "memory_bandwidth": "3.35 TB/s",
+        "scaleup_bandwidth": "450 GB/s",
+        "power": "700 W",
+    }
     facts = "".join(f'[[fact]]\nquantity = "{q}"\nvalue = "{v}"\nsource = "mine"\nsense = "dense"\n' for q, v in values.items())
     verdict = weighed(run, "my-chip", "a100", "--catalog", str(catalog(tmp_path, CHIP + facts)))
     assert verdict["jobs"][0]["ratio"]["median"] > 1

@@ -71,7 +71,9 @@ def test_storage_and_management_links_do_not_count() -> None:
     assert stated_outer_bandwidth("Storage+Management: 1x NVIDIA BlueField 2 DPU 100Gb/s", 8) is None
 
 
-@pytest.mark.parametrize("text", ["", "HDR InfiniBand (Selene)", "GCP A3 (GPUDirect-TCPX)"])
+@pytest.mark.parametrize(
+    "text", ["", "HDR InfiniBand (Selene)", "GCP A3 (GPUDirect-TCPX)", "ROCE2; Data bandwidth for GPU-PCIe: 504 GB/s; PCIe-NIC: 500 GB/s"]
+)
 def test_a_link_without_a_number_says_nothing(text: str) -> None:
     assert stated_outer_bandwidth(text, 8) is None
 

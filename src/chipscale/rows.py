@@ -118,7 +118,7 @@ def stated_outer_bandwidth(text: str, node: float) -> float | None:
     """Read bytes per second, chip and direction out of "8x 400 Gb/s InfiniBand per node"; bits unless written GB."""
     best = 0.0
     for part in re.split(r"[;,]", text):
-        if re.search(r"storage|management|ethernet 100|bluefield", part, re.IGNORECASE):
+        if re.search(r"storage|management|ethernet 100|bluefield|pcie", part, re.IGNORECASE):
             continue
         found = LINK.search(part)
         if not found:
