@@ -20,7 +20,8 @@ from chipscale.catalog import load
 from chipscale.evidence import EvidenceError
 from chipscale.facts.config_json import read_config, read_file
 from chipscale.facts.model import Attention, Experts, LatentAttention, LinearAttention, Model
-from chipscale.facts.model_families import from_row, gpt
+from chipscale.facts.model_families import gpt
+from chipscale.facts.model_rows import from_row
 from chipscale.facts.parameters import feed_parameters, mixer_parameters, parameters
 from chipscale.report.models import model_page, models_table
 

@@ -192,7 +192,8 @@ class Catalog:
         close = difflib.get_close_matches(name.lower(), {n.lower(): n for n in files}, n=3, cutoff=0.4)
         same = {n.lower(): n for n in files}
         hint = f"; did you mean {' or '.join(same[c] for c in close)}?" if close else ""
-        raise EvidenceError(f"unknown {kind.rstrip('s')} {name!r}{hint} (chipscale {kind} lists them)")
+        lister = "" if kind == "frameworks" else f" (chipscale {kind} lists them)"
+        raise EvidenceError(f"unknown {kind.rstrip('s')} {name!r}{hint}{lister}")
 
     def source(self, key: str, where: Path) -> Source:
         """Return a source by key, or refuse a fact that has none."""

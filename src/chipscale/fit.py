@@ -12,7 +12,7 @@ from chipscale.cost.calibration import NAMES, Prior
 from chipscale.cost.constants import Constants
 from chipscale.rows import Measured
 from chipscale.simulators.closed_form import simulate
-from chipscale.stack import Stack, stack
+from chipscale.stack import KAPPA, Stack, stack
 
 #: prefix of the coefficient that one source has for itself
 SOURCE = "scale.source."
@@ -55,8 +55,11 @@ def gradient(problem: Stack, theta: np.ndarray) -> np.ndarray:
         t = problem.times(moved)
         slope = (np.log(simulate(t, problem.sizes, problem.degrees, problem.hardware, moved).seconds) - base) / step
         total += slope[:, None] * matrix
+    likely = problem.likely(base)
+    mean = np.bincount(problem.row, weights=likely * base, minlength=len(problem.log_measured))
+    weight = likely * (1.0 - KAPPA * (base - mean[problem.row]))
     out = np.zeros((len(problem.log_measured), len(theta)))
-    np.add.at(out, problem.row, problem.likely(base)[:, None] * total)
+    np.add.at(out, problem.row, weight[:, None] * total)
     return out
 
 

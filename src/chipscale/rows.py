@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -17,7 +18,7 @@ from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.framework import Framework
 from chipscale.facts.model import Model
-from chipscale.facts.model_families import from_row
+from chipscale.facts.model_rows import from_row
 from chipscale.plan import RECOMPUTE, SHARDING, Plan
 
 Row = Mapping[str, str]
@@ -61,12 +62,15 @@ def read(path: Path) -> list[Row]:
     except (OSError, UnicodeDecodeError) as problem:
         raise EvidenceError(f"{path}: cannot be read ({problem}); give a CSV file in UTF-8") from problem
     try:
-        lines = list(csv.reader(text.splitlines(), strict=True))
+        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
     except csv.Error as problem:
         raise EvidenceError(f"{path}: malformed CSV ({problem}); quote fields that hold commas or quotes") from problem
     if len(lines) < 2:
         raise EvidenceError(f"{path}: holds no rows; give a header line and at least one row")
     header = [name.strip() for name in lines[0]]
+    twice = sorted({c for c in header if c and header.count(c) > 1})
+    if twice:
+        raise EvidenceError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")
     missing = [c for c in ("chip", "n_chips", "step_time_s") if c not in header]
     if missing:
         raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; the columns are listed in docs/accuracy.md")

@@ -1,18 +1,21 @@
-"""Models by dimensions: one row of measured results, blanks filled by stated rules."""
+"""Models by dimensions: a decoder family, and the rules that tell a gated MLP or a tied head from a stated count."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from chipscale.evidence import EvidenceError
+from chipscale.facts.config_fields import MOST_LAYERS
 from chipscale.facts.model import MLP, Attention, Block, Experts, Feed, LatentAttention, Mixer, Model, merged
 from chipscale.facts.parameters import parameters
 
-#: vocabulary where a row leaves it blank (assumed: the median of the rows that state one)
-USUAL_VOCAB = 51200
+#: how far a stated count may be off at least before it contradicts the dimensions (relative)
+SLACK = 0.03
+#: a count rounded more coarsely than this (relative) names a class of size
+COARSE = 0.1
+#: a count must be at least this sharp (relative) to say that an MLP of an unusual width has no gate
+SHARP = 0.035
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,128 +38,119 @@ class Dimensions:
     latent: LatentAttention | None = None
     window: int | None = None
     tied: bool = False
+    positions: int = 0
 
 
 def by_dimensions(id: str, n: Dimensions) -> Model:
-    """Build a decoder of the GPT family from its dimensions."""
+    """Build a decoder from its dimensions; where half of the layers are dense they alternate, else they come first."""
+    if min(n.layers, n.d_model, n.heads, n.kv_heads, n.head_dim, n.vocab) < 1 or n.layers > MOST_LAYERS:
+        raise EvidenceError(f"{id}: layers (at most {MOST_LAYERS:,}), widths, heads and vocabulary must be positive; correct them")
+    if (n.experts and n.expert_d_ff < 1) or (not n.experts and n.d_ff < 1):
+        raise EvidenceError(f"{id}: the feed-forward width must be positive; correct d_ff or moe_d_ff")
+    if not 0 <= n.dense_layers <= n.layers:
+        raise EvidenceError(f"{id}: {n.dense_layers} dense layers of {n.layers}; correct n_dense_layers")
     mixer: Mixer = n.latent or Attention(heads=n.heads, kv_heads=n.kv_heads, head_dim=n.head_dim, v_head_dim=n.head_dim, reach=n.window)
     dense: Feed = MLP(d_ff=n.d_ff, gated=n.gated)
     feed = dense
     if n.experts:
-        feed = Experts(count=n.experts, top_k=n.top_k, d_ff=n.expert_d_ff, shared_d_ff=n.shared * n.expert_d_ff)
+        feed = Experts(count=n.experts, top_k=n.top_k, d_ff=n.expert_d_ff, shared_d_ff=n.shared * n.expert_d_ff, gated=n.gated)
+    one, other = Block(mixer=mixer, feed=dense, repeat=1), Block(mixer=mixer, feed=feed, repeat=1)
     routed = n.layers - n.dense_layers
-    if routed < 0:
-        raise EvidenceError(f"{id}: {n.dense_layers} dense layers of {n.layers}; n_dense_layers is too large")
-    interleaved = n.experts and n.dense_layers * 2 == n.layers
-    if interleaved:
-        layers = [Block(mixer=mixer, feed=dense, repeat=1), Block(mixer=mixer, feed=feed, repeat=1)] * routed
-    else:
-        layers = [Block(mixer=mixer, feed=dense, repeat=1)] * n.dense_layers + [Block(mixer=mixer, feed=feed, repeat=1)] * routed
-    return Model(id=id, name=id, d_model=n.d_model, vocab=n.vocab, blocks=merged(layers), tied=n.tied)
+    layers = [one, other] * routed if n.experts and n.dense_layers == routed else [one] * n.dense_layers + [other] * routed
+    return Model(id=id, name=id, d_model=n.d_model, vocab=n.vocab, blocks=merged(layers), tied=n.tied, learned_positions=n.positions)
 
 
-def gpt(layers: int, d_model: int, heads: int, vocab: int) -> Model:
-    """Build a plain GPT: full heads, ungated MLP of 4 d.
+def gated_width(d_model: int) -> int:
+    """Return the width at which a gated MLP has the parameters of an ungated one of 4 d.
 
-    >>> round(parameters(gpt(96, 12288, 96, 51200)).total / 1e9)
+    256 ceil(8 d / (3 x 256))
+
+    Holds when the width follows the first Llama.
+    Source: glu-2020, section 3 (2/3 of 4 d).
+
+    >>> gated_width(4096)
+    11008
+    """
+    return -(-8 * d_model // (3 * 256)) * 256
+
+
+def gpt(
+    layers: int, d_model: int, heads: int, vocab: int, *, kv_heads: int | None = None, d_ff: int | None = None, gated: bool = False,
+    experts: int = 0, top_k: int = 0, moe_d_ff: int = 0, shared: int = 0, dense_layers: int = 0, mla: LatentAttention | None = None,
+    head_dim: int | None = None, window: int | None = None, tied: bool = False, positions: int = 0,
+) -> Model:  # fmt: skip
+    """Build a decoder of the GPT family; full heads and an MLP of 4 d (8/3 d where gated) unless stated.
+
+    >>> round(parameters(gpt(96, 12288, 96, 51200, tied=True)).total / 1e9)
     175
     """
-    dims = Dimensions(layers=layers, d_model=d_model, heads=heads, kv_heads=heads, head_dim=d_model // heads, d_ff=4 * d_model, vocab=vocab, gated=False, tied=True)
+    if min(d_model, heads) < 1:
+        raise EvidenceError("gpt: d_model and heads must be positive; correct them")
+    if head_dim is None and d_model % heads:
+        raise EvidenceError(f"gpt: d_model {d_model} does not divide over {heads} heads; give head_dim")
+    dims = Dimensions(
+        layers=layers, d_model=d_model, heads=heads, kv_heads=heads if kv_heads is None else kv_heads, head_dim=head_dim or d_model // heads,
+        d_ff=d_ff or (gated_width(d_model) if gated else 4 * d_model), vocab=vocab, gated=gated, experts=experts, top_k=top_k, shared=shared,
+        expert_d_ff=moe_d_ff, dense_layers=dense_layers, latent=mla, window=window, tied=tied, positions=positions,
+    )  # fmt: skip
     return by_dimensions(f"gpt-{layers}x{d_model}", dims)
 
 
-class _Row:
-    """A row's numbers by column, with the assumptions made on the way."""
+def rounding(stated: float) -> float:
+    """Return half a unit in the last digit of a count in billions, relative to it.
 
-    def __init__(self, row: Mapping[str, str]) -> None:
-        self.row, self.key, self.assumed = row, row.get("row") or row.get("_line", "?"), list[str]()
-
-    def number(self, column: str) -> float | None:
-        text = self.row.get(column, "").strip()
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < 1e9:
-            raise EvidenceError(f"row {self.key}, column {column}: {text!r} is not a number from 0 to 1e9; correct or blank it")
-        return value
-
-    def whole(self, column: str) -> int | None:
-        value = self.number(column)
-        if value is not None and value != int(value):
-            raise EvidenceError(f"row {self.key}, column {column}: {value:g} is not a whole number")
-        return None if value is None else int(value)
-
-    def needed(self, column: str) -> int:
-        value = self.whole(column)
-        if not value:
-            raise EvidenceError(f"row {self.key}: column {column} is blank; a model needs it")
-        return value
-
-    def assume(self, column: str, value: int, why: str) -> int:
-        self.assumed.append(f"{column} {value} ({why})")
-        return value
+    >>> rounding(8)
+    0.0625
+    """
+    digits = f"{stated:.6g}"
+    decimals = len(digits.partition(".")[2]) if "e" not in digits else 0
+    return 0.5 / (stated * 10.0**decimals)
 
 
-def latent_of(text: str, heads: int) -> LatentAttention | None:
-    """Read "q_lora=1536;kv_lora=512;qk_nope=128;qk_rope=64;v_head=128" or the same with blanks."""
-    found = {name: int(value) for name, value in re.findall(r"(q_lora|kv_lora|nope|rope|v)(?:_head)?[ =]+(\d+)", text)}
-    if "kv_lora" not in found:
+def miss(n: Dimensions, stated_params: float) -> float:
+    """Return how far a count is off a stated one, as the absolute logarithm of their ratio."""
+    return abs(math.log(parameters(by_dimensions("a model", n)).total / stated_params))
+
+
+def loose_miss(n: Dimensions, stated_params: float) -> float:
+    """Return the smaller miss of a tied and an untied head."""
+    return min(miss(replace(n, tied=tied), stated_params) for tied in (False, True))
+
+
+def gated_by_width(n: Dimensions) -> bool:
+    """Guess from dimensions alone: ungated MLPs are 4 d wide and go with full heads, experts are gated."""
+    return bool(n.experts) or n.d_ff != 4 * n.d_model or n.kv_heads < n.heads
+
+
+def infer_gated(n: Dimensions, stated_params: float) -> bool | None:
+    """Tell whether the MLP is gated from a stated count; None where the count does not tell.
+
+    A count rounded coarsely is a name; at a width other than 4 d, where gates are the rule, only a sharp one denies them.
+
+    >>> dims = Dimensions(layers=32, d_model=6144, heads=48, kv_heads=8, head_dim=128, d_ff=24576, vocab=256000, gated=True)
+    >>> infer_gated(dims, 15.6e9)
+    False
+    """
+    sharp = rounding(stated_params / 1e9)
+    if sharp > COARSE:
         return None
-    return LatentAttention(heads=heads, q_rank=found.get("q_lora", 0), kv_rank=found["kv_lora"], nope_dim=found.get("nope", 128),
-                           rope_dim=found.get("rope", 64), v_head_dim=found.get("v", 128))  # fmt: skip
+    off = {gated: loose_miss(replace(n, gated=gated), stated_params) for gated in (False, True)}
+    fits = [gated for gated in off if off[gated] <= max(sharp, SLACK)]
+    if n.d_ff != 4 * n.d_model and sharp > SHARP:
+        fits = [gated for gated in fits if gated]
+    if not fits or (len(fits) == 2 and abs(off[True] - off[False]) < 0.01):
+        return None
+    return min(fits, key=lambda gated: off[gated])
 
 
-def _width(r: _Row, d: int, experts: int, expert_d_ff: int, top_k: int) -> int:
-    d_ff = r.whole("d_ff")
-    if d_ff:
-        return d_ff
-    if experts:
-        return r.assume("d_ff", max(expert_d_ff * top_k, 1), "as wide as the active experts")
-    stated, layers = r.number("n_params_b"), r.needed("n_layers")
-    if stated:
-        heads, kv = r.needed("n_heads"), r.whole("n_kv_heads") or r.needed("n_heads")
-        attention = d * d * (2 + 2 * kv / heads)
-        vocab = (r.whole("vocab") or USUAL_VOCAB) * d * 2
-        width = ((stated * 1e9 - vocab) / layers - attention) / (3 * d)
-        if 1.5 * d < width < 6 * d:
-            return r.assume("d_ff", int(round(width / 128) * 128), "what the stated parameters leave for a gated MLP")
-    return r.assume("d_ff", 4 * d, "4 d_model")
+def settled_ends(n: Dimensions, stated_params: float | None, length: int) -> Dimensions:
+    """Choose tied or untied head, and learned positions, by the stated count.
 
-
-def _gated(r: _Row, n: Dimensions) -> bool:
-    """Decide whether the MLP is gated: by the stated parameter count where it tells, else by its width."""
-    stated = r.number("n_params_b")
-    if n.experts or n.d_ff != 4 * n.d_model or not stated:
-        return bool(n.experts) or n.d_ff != 4 * n.d_model
-    off = {g: min(_miss(n, g, tied, stated) for tied in (False, True)) for g in (False, True)}
-    return off[True] < off[False]
-
-
-def _miss(n: Dimensions, gated: bool, tied: bool, billions: float) -> float:
-    return abs(math.log(parameters(by_dimensions("x", replace(n, gated=gated, tied=tied))).total / (billions * 1e9)))
-
-
-def from_row(row: Mapping[str, str]) -> tuple[Model, tuple[str, ...]]:
-    """Build the model of a measured row; returns it with the assumptions made for blanks."""
-    r = _Row(row)
-    layers, d, heads = r.needed("n_layers"), r.needed("d_model"), r.needed("n_heads")
-    experts, top_k = r.whole("n_experts") or 0, r.whole("n_experts_active") or 1
-    shared = r.whole("n_shared_experts") or 0
-    expert_d_ff = r.whole("moe_d_ff") or 0
-    if experts and not expert_d_ff:
-        wide = r.needed("d_ff")
-        fine = experts >= 32 and wide > d
-        expert_d_ff = r.assume("moe_d_ff", wide // (top_k + 2), "fine-grained experts as wide together as the dense MLP") if fine else r.assume("moe_d_ff", wide, "d_ff")
-        shared = shared or (2 if fine else 0)
-    head_dim = r.whole("d_head") or d // heads
-    n = Dimensions(
-        layers=layers, d_model=d, heads=heads, kv_heads=r.whole("n_kv_heads") or r.assume("n_kv_heads", heads, "all heads"),
-        head_dim=max(head_dim, 1), d_ff=_width(r, d, experts, expert_d_ff, top_k), gated=True,
-        vocab=r.whole("vocab") or r.assume("vocab", USUAL_VOCAB, "usual"), experts=experts, top_k=min(top_k, experts) if experts else 0,
-        shared=shared, expert_d_ff=expert_d_ff, dense_layers=r.whole("n_dense_layers") or 0 if experts else 0,
-        latent=latent_of(row.get("mla", ""), heads), window=4096 if "window 4096" in row.get("notes", "").lower() else None,
-    )  # fmt: skip
-    return by_dimensions(row.get("model", "") or r.key, replace(n, gated=_gated(r, n))), tuple(r.assumed)
+    The usual (tied where ungated, no learned positions) stands unless it is off by twice the rounding or 15 %; then the nearest does.
+    """
+    usual = replace(n, tied=not n.gated)
+    if stated_params is None or miss(usual, stated_params) <= min(max(2 * rounding(stated_params / 1e9), 0.002), 0.15):
+        return usual
+    options = [usual, replace(n, tied=n.gated)]
+    options += [] if n.gated else [replace(n, tied=True, positions=length)]
+    return min(options, key=lambda option: miss(option, stated_params))

@@ -6,6 +6,7 @@ import importlib
 import inspect
 import pkgutil
 import re
+import tomllib
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 
@@ -46,10 +47,18 @@ def sources(catalog: Catalog, chips: Sequence[str]) -> list[Source]:
     return [found[key] for key in sorted(found)]
 
 
+def references(catalog: Catalog) -> list[str]:
+    """List the works that the formulas cite: authors, title, year, address."""
+    table = tomllib.loads(catalog.text("bibliography.toml"))
+    cited = " ".join(stated for _, stated in formulas())
+    return [f"  {key}: {w['authors']}, {w['title']} ({w['year']}), {w['url']}" for key, w in sorted(table.items()) if key in cited]
+
+
 def bibliography(catalog: Catalog, chips: Sequence[str]) -> str:
     """Write what a comparison of these chips rests on, as plain text."""
     lines = ["Formulas", ""]
     lines += [f"  {label}: {stated}" for label, stated in formulas()]
+    lines += ["", "References", "", *references(catalog)]
     lines += ["", f"Facts about {', '.join(chips)}", ""]
     for s in sources(catalog, chips):
         rest = "; ".join(part for part in (s.kind.value, s.date, s.licence) if part)
