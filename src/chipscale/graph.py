@@ -46,7 +46,6 @@ class Graph:
     d_model: float
     routed: float
     top_k: float
-    local_experts: Num
     kv_width: float
 
 
@@ -137,10 +136,10 @@ def feed_works(feed: MLP | Experts, d: float, s: Shard, calls: float) -> list[Wo
     works = [
         *linear("router", s.tokens / s.sp, feed.count, d, calls=calls, train=s.train, width=2.0, narrow=False),
         *passes("permute", pairs * d, 12.0, 12.0, calls=calls, train=s.train, cause="experts"),
-        *linear("expert up", each, up, d, groups=active, form="grouped", cause="experts", calls=calls, train=s.train, width=s.width, local=local),
+        *linear("expert up", each, up, d, groups=active, form="grouped", cause="experts", calls=calls, train=s.train, width=s.width),
         *passes("expert activation", pairs * feed.d_ff / s.etp, 6.0 if feed.gated else 4.0, 10.0, calls=calls, train=s.train, cause="experts"),
         *linear("expert down", each, d, feed.d_ff / s.etp, groups=active, form="grouped", cause="experts", calls=calls, train=s.train,
-                width=s.width, local=local),
+                width=s.width),
     ]  # fmt: skip
     if feed.shared_d_ff:
         works += _mlp(s.tokens, feed.shared_d_ff / s.tp, d, feed.gated, s, calls)
@@ -200,7 +199,6 @@ def build(model: Model, s: Shard) -> Graph:
         d_model=d,
         routed=float(sum(b.repeat for b in routed)) + (extra if experts and isinstance(model.blocks[-1].feed, Experts) else 0),
         top_k=float(max((e.top_k for e in experts), default=0)),
-        local_experts=(max((e.count for e in experts), default=0) / s.ep),
         kv_width=sum(b.repeat * _kv_elements(b.mixer) for b in model.blocks),
     )
 

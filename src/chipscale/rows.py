@@ -20,6 +20,7 @@ from chipscale.facts.framework import Framework
 from chipscale.facts.model import Model
 from chipscale.facts.model_rows import from_row
 from chipscale.plan import RECOMPUTE, SHARDING, Plan
+from chipscale.units import GIGA, TERA
 
 Row = Mapping[str, str]
 NEEDED = ("chip", "n_chips", "seq_len", "global_batch")
@@ -128,7 +129,7 @@ def stated_outer_bandwidth(text: str, node: float) -> float | None:
         if not found:
             continue
         count, size = float(found.group(1) or 1), float(found.group(2))
-        bytes_each = size * 1e9 if found.group(3) == "GB" else size * 1e9 / 8
+        bytes_each = size * GIGA if found.group(3) == "GB" else size * GIGA / 8
         per_node = bool(found.group(1)) or "per node" in part.lower()
         best = max(best, bytes_each * count / (node if per_node else 1.0))
     return best or None
@@ -281,7 +282,7 @@ def understand(row: Row, catalog: Catalog) -> Measured:
         return Measured(key=key, labels=labels, seconds=seconds, clean=clean, reason=str(problem))
     contexts = tuple(
         Context(family=g.chip.family, vendor=g.chip.vendor.lower(), framework=framework.id, precision=precision, flags=flags(row),
-                source=row.get("source_group", ""), watts_per_tflop=float(h.power) / float(h.peak16) * 1e12)
+                source=row.get("source_group", ""), watts_per_tflop=float(h.power) / float(h.peak16) * TERA)
         for g, h in zip(guesses, hw, strict=True)
     )  # fmt: skip
     notes_text = (row.get("notes", "") + " " + row.get("recompute_as_stated", "")).lower()
@@ -296,7 +297,7 @@ def size_label(model: Model) -> str:
     """Return a model's size class by parameters in all."""
     from chipscale.facts.parameters import parameters
 
-    billions = parameters(model).total / 1e9
+    billions = parameters(model).total / GIGA
     for limit in (1, 5, 20, 100, 400):
         if billions < limit:
             return f"below {limit} B"

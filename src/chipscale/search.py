@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import cache
 from itertools import product
 
@@ -14,7 +14,7 @@ from chipscale.evidence import EvidenceError
 from chipscale.facts.model import Experts, Model
 from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED, Holds, Need, holds, need
-from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees, table
+from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees
 from chipscale.simulators.closed_form import shard_parameters, simulate, times
 from chipscale.step import Sizes, Step, Times, sizes
 
@@ -187,13 +187,3 @@ def check(e: Evaluator, plan: Plan, plans: PlanTable) -> None:
         f"--plan: {plan} needs {show_bytes(total)} a chip, {show_bytes(total - limit)} more than the {show_bytes(limit)} usable; "
         f"largest: {largest} {show_bytes(kinds[largest])}; {near}"
     )
-
-
-def with_capacity(hardware: Hardware, bytes_: float) -> Hardware:
-    """Return the hardware with another memory capacity."""
-    return replace(hardware, memory_bytes=bytes_)
-
-
-def single(plan: Plan) -> PlanTable:
-    """Return the table of one plan."""
-    return table([plan])

@@ -128,7 +128,7 @@ def _joined(works: Sequence[Work]) -> Work:
         return np.array([float(getattr(w, name)) for w in works])
 
     calls = column("calls")
-    return replace(works[0], name="bundle", calls=1.0, local=0.0, flop=column("flop") * calls, bytes=column("bytes") * calls, rows=column("rows"),
+    return replace(works[0], name="bundle", calls=1.0, flop=column("flop") * calls, bytes=column("bytes") * calls, rows=column("rows"),
                    columns=column("columns"), depth=column("depth"))  # fmt: skip
 
 

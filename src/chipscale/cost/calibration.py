@@ -52,7 +52,7 @@ def throttle(watts_per_tflop: float) -> float:
 def terms(c: Context) -> Terms:
     """List for each constant the coefficients that multiply into it, with their exponents."""
     narrow = c.precision not in ("bf16", "fp16")
-    gemm = (("gemm", 1.0), (f"gemm.family.{c.family}", 1.0), ("gemm.power", throttle(c.watts_per_tflop)))
+    gemm = (("gemm", 1.0), (f"gemm.family.{c.family}", 1.0), (f"gemm.vendor.{c.vendor}", 1.0), ("gemm.power", throttle(c.watts_per_tflop)))
     has = {
         flag: float(flag in c.flags) for flag in ("tp_overlap", "full_graph", "part_graph", "fused_dispatch", "ep_overlap", "compiled", "dualpipe")
     }

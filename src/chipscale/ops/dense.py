@@ -6,7 +6,7 @@ from chipscale.ops.work import Cause, Form, Num, Work
 
 
 def gemm(name: str, m: Num, n: Num, k: Num, *, calls: float, cause: Cause = "gemm", groups: Num = 1.0, form: Form = "gemm",
-         width: Num = 2.0, narrow: bool = True, backward: bool = False, out: Num = 2.0, local: Num = 0.0) -> Work:  # fmt: skip
+         width: Num = 2.0, narrow: bool = True, backward: bool = False, out: Num = 2.0) -> Work:  # fmt: skip
     """Describe `groups` products of (m x k) by (k x n).
 
     FLOP = 2 g m n k;  bytes = g (w (m k + k n) + w_out m n), w bytes an element read, w_out written.
@@ -18,11 +18,11 @@ def gemm(name: str, m: Num, n: Num, k: Num, *, calls: float, cause: Cause = "gem
     124.12121212121212
     """
     return Work(name=name, form=form, cause=cause, flop=2.0 * groups * m * n * k, bytes=groups * (width * (m * k + k * n) + out * m * n),
-                rows=m, columns=n, depth=k, calls=calls, narrow=narrow, backward=backward, local=local)  # fmt: skip
+                rows=m, columns=n, depth=k, calls=calls, narrow=narrow, backward=backward)  # fmt: skip
 
 
 def linear(name: str, m: Num, n: Num, k: Num, *, calls: float, train: bool, width: Num = 2.0, cause: Cause = "gemm",
-           groups: Num = 1.0, form: Form = "gemm", narrow: bool = True, local: Num = 0.0) -> list[Work]:  # fmt: skip
+           groups: Num = 1.0, form: Form = "gemm", narrow: bool = True) -> list[Work]:  # fmt: skip
     """List a linear layer's forward product and, in training, its input- and weight-gradient products.
 
     forward (m,n,k); input gradient (m,k,n); weight gradient (k,n,m) accumulated in 32 bit: 2 m n k FLOP each.
@@ -36,7 +36,7 @@ def linear(name: str, m: Num, n: Num, k: Num, *, calls: float, train: bool, widt
 
     def product(suffix: str, m: Num, n: Num, k: Num, out: float, backward: bool) -> Work:
         return gemm(name + suffix, m, n, k, calls=calls, cause=cause, groups=groups, form=form, width=width, narrow=narrow,
-                    backward=backward, out=out, local=local)  # fmt: skip
+                    backward=backward, out=out)  # fmt: skip
 
     works = [product("", m, n, k, 2.0, False)]
     if train:

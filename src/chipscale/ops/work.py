@@ -38,4 +38,3 @@ class Work:
     narrow: bool = False
     backward: bool = False
     core: bool = False
-    local: Num = 0.0

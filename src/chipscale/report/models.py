@@ -10,10 +10,11 @@ from rich.text import Text
 
 from chipscale.facts.model import MLP, Attention, Block, LatentAttention, Model
 from chipscale.facts.parameters import parameters
+from chipscale.units import GIGA
 
 
 def billions(n: int) -> str:
-    return f"{n / 1e9:,.2f} B" if n else "–"
+    return f"{n / GIGA:,.2f} B" if n else "–"
 
 
 def mixer_words(block: Block) -> str:

@@ -20,6 +20,7 @@ from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters
 from chipscale.plan import degrees
 from chipscale.step import CAUSES
+from chipscale.units import TERA
 from chipscale.verdict.contest import Option, options, precisions, swapped
 from chipscale.verdict.draws import QUANTITIES, Draws, Theta, deal, hardware_draws, theta_draws, theta_names
 from chipscale.verdict.nouns import HypothesisShare, Interval, JobVerdict, Sensitivity, Side, Verdict
@@ -80,7 +81,7 @@ def candidate(catalog: Catalog, name: str, assume: Mapping[str, str]) -> Candida
 def context(chip: Chip, job: Job, precision: str, vendors: Mapping[str, str]) -> Context:
     """Return what selects coefficients for a chip: its vendor's usual training framework, or a serving engine with captured graphs."""
     peak = chip.value(next(p for p in ("peak_bf16", "peak_fp16") if chip.has(p)))
-    watts = chip.value("power") / peak * 1e12 if chip.has("power") else math.nan
+    watts = chip.value("power") / peak * TERA if chip.has("power") else math.nan
     vendor = chip.vendor.lower()
     flags = ("tp_overlap",)
     return Context(
