@@ -74,7 +74,7 @@ def read(path: Path) -> list[Row]:
         raise EvidenceError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")
     missing = [c for c in ("chip", "n_chips", "step_time_s") if c not in header]
     if missing:
-        raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; the columns are listed in docs/accuracy.md")
+        raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; docs/measurements.md lists the columns")
     rows: list[Row] = []
     for number, line in enumerate(lines[1:], start=1):
         if len(line) != len(header):
