@@ -38,8 +38,8 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
         for arch in ("dense", "moe"):
             part = [r for r in out if r.labels["architecture"] == arch]
             scores[f"left_out_{label}_{arch}"] = score(part).mape
-            if label == "source_group":
-                table[f"new.{arch}"] = quantiles(np.array([_in_sigma(r) for r in part]))
+            kind = "new" if label == "source_group" else "chip"
+            table[f"{kind}.{arch}"] = quantiles(np.array([_in_sigma(r) for r in part]))
         ascend = [r for r in out if r.labels["chip"].startswith("huawei")]
         scores[f"left_out_{label}_ascend"] = score(ascend).mape
     return {

@@ -19,8 +19,6 @@ from chipscale.stack import stack
 GROUPS = ("chip", "source_group", "architecture", "size", "precision")
 SHIPPED = "measurements/training.csv"
 ANCHORS = "measurements/training_anchors.csv"
-#: how much wider an interval must be on a chip that never entered the fit (chips left out)
-NEW_CHIP = 1.4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,17 +171,19 @@ def load_rows(path: Path | None, catalog: Catalog) -> list[Measured]:
 
 
 def with_fit(rows: Sequence[Measured], calibration: Calibration, prior: Prior) -> list[ScoredRow]:
-    """Predict with a calibration: narrow where the row's source was fitted, wide where it is new."""
+    """Predict with a calibration: narrow where the row's source was fitted, wide where it or the chip is new."""
     found = Fit(names=calibration.names, theta=calibration.theta, covariance=calibration.covariance)
     ready = [r for r in rows if not r.reason]
     by_key = {}
     if ready:
         s = spreads(ready, found, prior, calibration.sources)
         for i, r in enumerate(ready):
-            kind = "known" if r.clean and r.labels.get("source_group") in calibration.sources else "new"
-            z = calibration.quantile(kind, r.labels.get("architecture", ""))
-            wider = 1.0 if {g.chip.id for g in r.guesses} <= calibration.chips else NEW_CHIP
-            by_key[r.key] = scored(r, float(s.log_seconds[i]), float(s.sigma[i]) * wider, z)
+            known_source = r.clean and r.labels.get("source_group") in calibration.sources
+            known_chip = {g.chip.id for g in r.guesses} <= calibration.chips
+            kinds = ["known" if known_source else "new"] + ([] if known_chip else ["chip"])
+            bounds = [calibration.quantile(kind, r.labels.get("architecture", "")) for kind in kinds]
+            z = (min(low for low, _ in bounds), max(high for _, high in bounds))
+            by_key[r.key] = scored(r, float(s.log_seconds[i]), float(s.sigma[i]), z)
     return [by_key[r.key] if r.key in by_key else unanswered(r) for r in rows]
 
 
@@ -195,9 +195,8 @@ def left_out(rows: Sequence[Measured], label: str, prior: Prior, start: Mapping[
         test = [r for r in ready if r.labels.get(label, "") == value]
         model = fit([r for r in ready if r.clean and r.labels.get(label, "") != value], prior, start)
         s = spreads(test, model, prior, model.sources)
-        wider = NEW_CHIP if label == "chip" else 1.0
         for i, r in enumerate(test):
-            log_seconds, sigma = float(s.log_seconds[i]), float(s.sigma[i]) * wider
+            log_seconds, sigma = float(s.log_seconds[i]), float(s.sigma[i])
             found[r.key] = (log_seconds, sigma, (math.log(r.seconds) - log_seconds) / sigma)
     out = []
     for r in rows:

@@ -172,7 +172,7 @@ class Calibration:
         return {n: float(t) for n, t in zip(self.names, self.theta, strict=True) if not n.startswith("scale.source.")}
 
     def quantile(self, kind: str, architecture: str) -> tuple[float, float]:
-        """Return the 10 % and 90 % quantiles for a known or new source and an architecture."""
+        """Return the 10 % and 90 % quantiles for a known or new source, or a new chip, and an architecture."""
         return self.quantiles.get(f"{kind}.{architecture}", self.quantiles[f"{kind}.moe"])
 
 
