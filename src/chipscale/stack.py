@@ -24,7 +24,8 @@ from chipscale.step import Sizes, Step, Times, sizes
 
 T = TypeVar("T", Hardware, Constants)
 N = TypeVar("N", Hardware, Sizes, Degrees, Holds)
-#: how strongly people choose the faster of two settings (assumed; chosen by leaving sources out, docs/accuracy.md)
+#: how strongly people choose the faster of two settings (assumed; left-out sources do not tell 0 from 8,
+#: and 8 was taken with the Llama 3 anchors in view: docs/decisions/0002-guessing-policy.md)
 KAPPA = 8.0
 #: weight left to a setting whose memory does not fit by our own count
 UNFIT = 0.02

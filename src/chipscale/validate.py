@@ -253,4 +253,5 @@ def everything(catalog: Catalog) -> list[Validation]:
     where = next(f / ANCHORS for f in catalog.folders if (f / ANCHORS).is_file())
     anchors = training(where, leave_out=None, calibrate_points=0, catalog=catalog)
     rows = [replace(r, labels={**r.labels, "source_group": r.labels["source"]}) for r in anchors.rows]
-    return [*found, assembled("training, anchors that are never fitted", rows, anchors.notes)]
+    seen = "no coefficient is fitted on these rows, but they were in view when forms and the guessing policy were chosen (docs/decisions/0002-guessing-policy.md)"
+    return [*found, assembled("training, anchors that are never fitted", rows, (*anchors.notes, seen))]

@@ -44,7 +44,7 @@ def throttle(watts_per_tflop: float) -> float:
     min(0, ln(x / x_0)).
 
     Holds when matrix engines run at full rate long enough for the power limit to act.
-    Source: docs/accuracy.md (the same die at 700 W and 500 W sustains 1 : 0.8).
+    Source: data/calibration/prior.toml (the same die at 700 W and 500 W sustains 1 : 0.8).
     """
     return min(0.0, math.log(watts_per_tflop / POWER_KNEE)) if watts_per_tflop > 0 else 0.0
 

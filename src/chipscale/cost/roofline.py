@@ -15,7 +15,7 @@ def joined(compute: Num, memory: Num, overlap_loss: float = 0.2) -> Num:
     t = max(a, b) + 0.2 min(a, b).
 
     Holds when tiles are double buffered.
-    Source: operator rows (GEMM, all chips), form chosen by leaving chips out; docs/accuracy.md.
+    Source: a prototype on GEMM measurements of several chips; not yet measured again here.
 
     >>> float(joined(3.0, 1.0))
     3.2

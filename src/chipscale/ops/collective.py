@@ -11,10 +11,7 @@ from chipscale.ops.work import Num
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How a group of ranks lies on the fabric: `inside` of them share the innermost tier, `outside` such parts talk across.
-
-    `inner_size` is the innermost tier's size (for a mesh).
-    """
+    """How a group of ranks lies on the fabric: `inside` of them share the innermost tier, `outside` such parts talk across."""
 
     inside: Num
     outside: Num

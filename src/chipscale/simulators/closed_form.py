@@ -135,7 +135,7 @@ def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants
     """Assemble a training step from the times of a micro-batch: traffic, pipeline, sharding, optimizer.
 
     Holds when every stage runs the same micro-batches (no zero-bubble schedule).
-    Source: megatron-2021, section 3; exposures fitted, see docs/accuracy.md.
+    Source: megatron-2021, section 3; exposures fitted, data/calibration/training.toml.
     """
     k = constants
     tokens = plan.micro_batch * size.tokens / plan.cp
