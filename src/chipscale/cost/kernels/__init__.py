@@ -1,0 +1,1 @@
+"""The forms of single kernels: one technique, one file."""

@@ -1,0 +1,24 @@
+"""Chip -> Silicon: the numbers that kernel forms read."""
+
+from __future__ import annotations
+
+from chipscale.catalog import Catalog
+from chipscale.cost.hardware import base_precision, peak_of
+from chipscale.cost.kernels.form import Silicon
+from chipscale.facts.chip import Chip
+
+
+def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
+    """Read a chip's numbers at a precision; a precision that it lacks is refused."""
+    cluster = catalog.cluster_for(chip)
+    inner = cluster.tiers[0]
+    return Silicon(
+        peak=peak_of(chip, precision),
+        peak16=chip.value(f"peak_{base_precision(chip)}"),
+        memory_bandwidth=chip.value("memory_bandwidth"),
+        cache_bytes=chip.value("cache_bytes"),
+        cores=chip.value("cores"),
+        link_bandwidth=inner.bandwidth.value,
+        link_size=float(inner.size),
+        node=float(cluster.node),
+    )

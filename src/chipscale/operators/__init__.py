@@ -1,0 +1,1 @@
+"""Single operators: measured rows, the fit of their forms, predicted against measured."""

@@ -1,0 +1,1 @@
+"""How the rows of each file of measured operators become calls."""

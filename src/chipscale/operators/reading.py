@@ -1,0 +1,154 @@
+"""Measured operator rows: CSV in, one Table a form out."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from chipscale.catalog import Catalog
+from chipscale.cost.kernels.form import Form, Silicon
+from chipscale.cost.silicon import silicon
+from chipscale.evidence import Belief, EvidenceError
+from chipscale.operators.fit import Prior, Table, Tags
+
+Row = Mapping[str, str]
+#: what a count or a number of bytes may be at most, so that products stay finite
+MOST = 2.0**62
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """One row understood: the form and its call, the precision whose matrix peak counts, the engine and its kernel."""
+
+    form: Form
+    call: Any
+    precision: str
+    engine: str
+    kernel: str
+    seconds: float
+
+
+def name_of(row: Row) -> str:
+    """Name a row for messages."""
+    return f"row {row.get('row') or row['_line']}"
+
+
+def number(row: Row, column: str, least: float = 1.0) -> float:
+    """Return a number of a row of at least `least`; blank, broken, not finite or beyond 64 bits is an error."""
+    text = row.get(column, "")
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not least <= value < MOST:
+        raise EvidenceError(f"{name_of(row)}, column {column}: {text!r} is not a number from {least:g} to 2^62; correct it")
+    return value
+
+
+def seconds_of(row: Row, column: str = "seconds", unit: float = 1.0) -> float:
+    """Return the measured seconds, above 0."""
+    value = number(row, column, 1e-12) * unit
+    if value > 1e4:
+        raise EvidenceError(f"{name_of(row)}, column {column}: {value:g} s for one kernel mixes units; give seconds")
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Which family a kernel belongs to: patterns of engine, kernel, precision and chip architecture; the first rule that fits counts."""
+
+    engine: re.Pattern[str]
+    kernel: re.Pattern[str]
+    precision: re.Pattern[str]
+    arch: re.Pattern[str]
+    family: str
+
+
+def rules(catalog: Catalog, form: str) -> tuple[Rule, ...]:
+    """Read data/kernels/FORM.toml."""
+    table = tomllib.loads(catalog.text(f"kernels/{form}.toml"))
+    return tuple(
+        Rule(family=r["family"], **{k: re.compile(r.get(k, ""), re.IGNORECASE) for k in ("engine", "kernel", "precision", "arch")}) for r in table["rule"]
+    )
+
+
+def family_of(found: Sequence[Rule], engine: str, kernel: str, precision: str, arch: str) -> str:
+    """Return the family of the first rule that fits, else the precision's own."""
+    for r in found:
+        if r.engine.search(engine) and r.kernel.search(kernel) and r.precision.search(precision) and r.arch.search(arch):
+            return f"{r.family}:{precision}"
+    return f"other:{precision}"
+
+
+def read_prior(catalog: Catalog, form: str) -> Prior:
+    """Read data/calibration/operators/FORM.prior.toml."""
+    t = tomllib.loads(catalog.text(f"calibration/operators/{form}.prior.toml"))
+    return Prior(
+        centre={k: math.log(v["value"]) for k, v in t["constant"].items()},
+        spread={k: float(v["spread"]) for k, v in t["constant"].items()},
+        levels={k: float(v) for k, v in t["levels"].items()},
+        surface={k: float(v) for k, v in t.get("surface", {}).items()},
+        noise=float(t["noise"]),
+    )
+
+
+def read_csv(path: Path) -> list[Row]:
+    """Read a CSV; a broken line or a doubled column is an error that names it."""
+    try:
+        lines = [line for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True) if line]
+    except (OSError, UnicodeDecodeError) as problem:
+        raise EvidenceError(f"{path}: cannot be read ({problem}); give a CSV file in UTF-8") from problem
+    except csv.Error as problem:
+        raise EvidenceError(f"{path}: malformed CSV ({problem}); quote fields that hold commas or quotes") from problem
+    if len(lines) < 2:
+        raise EvidenceError(f"{path}: holds no rows; give a header line and at least one row")
+    header = [name.strip() for name in lines[0]]
+    twice = sorted({c for c in header if c and header.count(c) > 1})
+    if twice:
+        raise EvidenceError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")
+    rows: list[Row] = []
+    for count, line in enumerate(lines[1:], start=1):
+        if len(line) != len(header):
+            raise EvidenceError(f"{path}, data line {count}: {len(line)} fields under {len(header)} columns; quote fields that hold commas")
+        rows.append({**dict(zip(header, (f.strip() for f in line), strict=True)), "_line": str(count)})
+    return rows
+
+
+def assembled(readings: Sequence[Reading], rows: Sequence[Row], catalog: Catalog) -> Table:
+    """Put readings of one form into arrays, each with its chip's numbers and its tags."""
+    form = readings[0].form
+    found = rules(catalog, form.id)
+    known: dict[tuple[str, str], tuple[Silicon, str, str]] = {}
+    tags: list[Tags] = []
+    chips: list[Silicon] = []
+    families: dict[tuple[str, ...], str] = {}
+    for reading, row in zip(readings, rows, strict=True):
+        key = (row["chip"], reading.precision)
+        if key not in known:
+            chip = catalog.chip(row["chip"])
+            if isinstance(chip, Belief):
+                raise EvidenceError(f"{name_of(row)}, column chip: {row['chip']} is a belief over several chips; name the one that was measured")
+            known[key] = (silicon(chip, catalog, reading.precision), chip.id, chip.family)
+        numbers, id, arch = known[key]
+        what = (reading.engine, reading.kernel, reading.precision, arch)
+        if what not in families:
+            families[what] = family_of(found, *what)
+        brand = reading.engine.split()[0].lower() if reading.engine else ""
+        tags.append(Tags(precision=reading.precision, family=families[what], kernel=f"{brand}/{reading.kernel}:{reading.precision}", arch=arch, chip=id,
+                         engine=reading.engine))  # fmt: skip
+        chips.append(numbers)
+    return Table(call=_columns(form.call, [r.call for r in readings]), silicon=_columns(Silicon, chips), tags=tags,
+                 seconds=np.array([r.seconds for r in readings]))  # fmt: skip
+
+
+def _columns(noun: type[Any], values: Sequence[Any]) -> Any:
+    return noun(**{f.name: np.array([float(getattr(v, f.name)) for v in values]) for f in fields(noun)})
