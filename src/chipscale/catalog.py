@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from chipscale.evidence import SPREAD, Belief, EvidenceError, Fact, Hypothesis, Kind, Per, Source
+from chipscale.facts.architecture import ARCHITECTURE_QUANTITIES, Architecture
 from chipscale.facts.chip import PRECISIONS, QUANTITIES, Chip
 from chipscale.facts.cluster import Cluster, Tier, Topology
 from chipscale.facts.config_json import read_file
@@ -27,7 +28,7 @@ from chipscale.units import parse
 
 T = TypeVar("T")
 RANK = {kind: i for i, kind in enumerate(Kind)}
-UNITS = {**QUANTITIES, **{f"measured_{p}_matmul": "FLOP/s" for p in PRECISIONS}}
+UNITS = {**ARCHITECTURE_QUANTITIES, **QUANTITIES, **{f"measured_{p}_matmul": "FLOP/s" for p in PRECISIONS}}
 ALIASES = re.compile(r'^aliases = \[((?:\s*"[^"\\]*"\s*,?)*)\s*\]\s*$', re.MULTILINE)
 
 
@@ -70,6 +71,13 @@ class ChipFile(_Border):
     notes: list[str] = []
     fact: list[FactFile] = []
     hypothesis: list[HypothesisFile] = []
+
+
+class ArchitectureFile(_Border):
+    id: str
+    name: str
+    core: str
+    fact: list[FactFile] = Field(min_length=1)
 
 
 class SourceFile(_Border):
@@ -308,6 +316,16 @@ class Catalog:
                 raise EvidenceError("must be positive; leave out what is not known")
             return Fact(quantity=f.quantity, value=value, low=low, high=high, unit=unit, source=self.source(f.source, path), per=f.per, sense=f.sense, note=f.note,
                         rejected=f.rejected)  # fmt: skip
+
+    def architecture(self, name: str) -> Architecture:
+        """Return a chip family's architecture by id."""
+        path = self._path("architectures", name)
+        return self._once("architecture", name, lambda: self._architecture(path))
+
+    def _architecture(self, path: Path) -> Architecture:
+        f = checked(ArchitectureFile, read_toml(path), path)
+        named(f.id, path)
+        return Architecture(id=f.id, name=f.name, core=f.core, facts=self._facts(f.fact, path))
 
     def cluster(self, name: str) -> Cluster:
         """Return a cluster by id."""

@@ -16,9 +16,14 @@ def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
         peak=peak_of(chip, precision),
         peak16=chip.value(f"peak_{base_precision(chip)}"),
         memory_bandwidth=chip.value("memory_bandwidth"),
-        cache_bytes=chip.value("cache_bytes"),
-        cores=chip.value("cores"),
+        cache_bytes=_of(chip, catalog, "cache_bytes"),
+        cores=_of(chip, catalog, "cores"),
         link_bandwidth=inner.bandwidth.value,
         link_size=float(inner.size),
         node=float(cluster.node),
     )
+
+
+def _of(chip: Chip, catalog: Catalog, quantity: str) -> float:
+    """Return a chip's value, or that of its family's usual chip where its file is silent."""
+    return chip.value(quantity) if chip.has(quantity) else catalog.architecture(chip.family).value(quantity)
