@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from chipscale.catalog import Catalog
+from chipscale.choice import likeliest_kappa
 from chipscale.cost.calibration import read_prior
 from chipscale.fit import SOURCE, Fit, fit
 from chipscale.validate import ScoredRow, left_out, load_rows, quantiles, score, spreads
@@ -32,6 +33,7 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
         chosen = np.array([r.labels["architecture"] == arch for r in rows])
         table[f"known.{arch}"] = quantiles(inside[chosen])
     start = dict(model.without(SOURCE))
+    scores["kappa"] = likeliest_kappa(rows, start)
     for label in ("source_group", "chip"):
         out = left_out(rows, label, prior, start)
         scores[f"left_out_{label}"] = score(out).mape
@@ -39,7 +41,7 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
             part = [r for r in out if r.labels["architecture"] == arch]
             scores[f"left_out_{label}_{arch}"] = score(part).mape
             kind = "new" if label == "source_group" else "chip"
-            table[f"{kind}.{arch}"] = quantiles(np.array([_in_sigma(r) for r in part]))
+            table[f"{kind}.{arch}"] = quantiles(np.array([_in_sigma(r) for r in part]), [r.labels[label] for r in part])
         ascend = [r for r in out if r.labels["chip"].startswith("huawei")]
         scores[f"left_out_{label}_ascend"] = score(ascend).mape
     return {

@@ -131,6 +131,7 @@ class FrameworkFile(_Border):
     master_bytes: float = Field(gt=0, strict=False)
     gradient_bytes: float = Field(gt=0, strict=False)
     overlaps: list[str]
+    since: dict[str, int] = {}
     source: str
     date: str
 
@@ -394,7 +395,7 @@ class Catalog:
         if abs(sum(f.recompute.values()) - 1) > 1e-9:
             raise EvidenceError(f"{path}: field recompute: weights sum to {sum(f.recompute.values()):g}; make them sum to 1")
         return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()), master_bytes=f.master_bytes,
-                         gradient_bytes=f.gradient_bytes, overlaps=tuple(f.overlaps), source=f.source, date=f.date)  # fmt: skip
+                         gradient_bytes=f.gradient_bytes, overlaps=tuple(f.overlaps), since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
 
     def framework_matching(self, stated: str) -> Framework:
         """Return the framework that a stated name names, else the unknown one.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chipscale.facts.model import MLP, Attention, Block, Experts, Indexer, LatentAttention, LinearAttention, Model
-from chipscale.ops.attention import STREAMED, delta_core, index_core, mean_span, softmax_core
+from chipscale.ops.attention import STREAMED, delta_core, index_core, mean_span, softmax_core, unfused_core
 from chipscale.ops.dense import linear
 from chipscale.ops.elementwise import passes
 from chipscale.ops.work import Num, Work
@@ -18,7 +18,7 @@ class Shard:
     """What one rank of a plan sees: degrees as floats or arrays, `tokens` a micro-batch and context rank.
 
     `span` replaces the mean number of tokens seen (decoding: the context); `width` is bytes a matrix operand element;
-    `flash` is 1 where attention is fused.
+    `fused` says that attention is one kernel.
     """
 
     length: Num
@@ -28,7 +28,7 @@ class Shard:
     ep: Num = 1.0
     etp: Num = 1.0
     width: Num = 2.0
-    flash: Num = 1.0
+    fused: bool = True
     train: bool = True
     decode: bool = False
 
@@ -73,8 +73,10 @@ def _span(s: Shard, reach: int | None, chunked: bool) -> Num:
 
 
 def _core(s: Shard, span: Num, heads: Num, kv: Num, qk: float, v: float, calls: float) -> list[Work]:
+    if not s.decode and not s.fused:
+        return unfused_core("attention", s.tokens, span, heads, qk, v, calls=calls, train=s.train)
     if not s.decode:
-        return softmax_core("attention", s.tokens, span, heads, kv, qk, v, calls=calls, train=s.train, flash=s.flash)
+        return softmax_core("attention", s.tokens, span, heads, kv, qk, v, calls=calls, train=s.train)
     read = 2.0 * s.tokens * span * kv * (qk + v)
     return [Work(name="attention", form="attention", cause="attention", flop=2.0 * s.tokens * span * heads * (qk + v), bytes=read,
                  rows=STREAMED, calls=calls)]  # fmt: skip

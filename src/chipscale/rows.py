@@ -13,7 +13,7 @@ from pathlib import Path
 
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Context
-from chipscale.cost.hardware import ENGINE, Hardware, hardware
+from chipscale.cost.hardware import WIDTH, Hardware, hardware
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.framework import Framework
@@ -51,7 +51,7 @@ class Measured:
     length: float = 0.0
     batch: float = 0.0
     precision: str = "bf16"
-    flash: float = 1.0
+    fused: bool = True
     sequence_parallel: bool = True
     assumed: tuple[str, ...] = ()
 
@@ -139,8 +139,8 @@ def precision_of(row: Row) -> str:
     """Return the row's matmul precision, blank meaning bf16."""
     name = row.get("precision", "").lower() or "bf16"
     name = {"mixed": "bf16", "amp": "bf16", "fp8_e4m3": "fp8", "fp4": "nvfp4"}.get(name, name)
-    if name not in ENGINE:
-        raise EvidenceError(f"row {row.get('row') or row['_line']}, column precision: {name!r} is unknown; use one of {', '.join(ENGINE)}")
+    if name not in WIDTH:
+        raise EvidenceError(f"row {row.get('row') or row['_line']}, column precision: {name!r} is unknown; use one of {', '.join(WIDTH)}")
     return name
 
 
@@ -218,8 +218,8 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
     return [(p, w / total) for p, w in found]
 
 
-def flags(row: Row) -> tuple[str, ...]:
-    """Return what a row states about overlap, CUDA graphs and the expert dispatcher."""
+def flags(row: Row, framework: Framework) -> tuple[str, ...]:
+    """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and what its year excludes."""
     text = row.get("overlap_as_stated", "").lower()
     found = []
     if "tp_comm_overlap" in text or "async tp" in text or re.search(r"\btp\b.*overlap", text):
@@ -236,6 +236,8 @@ def flags(row: Row) -> tuple[str, ...]:
         found.append("dualpipe")
     if "compile" in text:
         found.append("compiled")
+    year = number(row, "year")
+    found += [f"no_{feature}" for feature, first in framework.since if year and year < first]
     return tuple(found)
 
 
@@ -281,14 +283,14 @@ def understand(row: Row, catalog: Catalog) -> Measured:
     except EvidenceError as problem:
         return Measured(key=key, labels=labels, seconds=seconds, clean=clean, reason=str(problem))
     contexts = tuple(
-        Context(family=g.chip.family, vendor=g.chip.vendor.lower(), framework=framework.id, precision=precision, flags=flags(row),
+        Context(family=g.chip.family, vendor=g.chip.vendor.lower(), framework=framework.id, precision=precision, flags=flags(row, framework),
                 source=row.get("source_group", ""), watts_per_tflop=float(h.power) / float(h.peak16) * TERA)
         for g, h in zip(guesses, hw, strict=True)
     )  # fmt: skip
     notes_text = (row.get("notes", "") + " " + row.get("recompute_as_stated", "")).lower()
-    flash = 0.0 if re.search(r"without flash|flash attention false|flash attention n/a|no flash", notes_text) else 1.0
+    fused = not re.search(r"without flash|flash attention false|flash attention n/a|no flash", notes_text)
     return Measured(key=key, labels={**labels, "size": size_label(model)}, seconds=seconds, clean=clean, model=model, guesses=tuple(guesses), hardware=hw,
-                    contexts=contexts, length=number(row, "seq_len") or 0.0, batch=float(batch), precision=precision, flash=flash,
+                    contexts=contexts, length=number(row, "seq_len") or 0.0, batch=float(batch), precision=precision, fused=fused,
                     sequence_parallel=row.get("sp", "").lower() not in ("no", "false"),
                     assumed=tuple(dict.fromkeys(assumed)))  # fmt: skip
 

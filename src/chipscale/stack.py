@@ -14,21 +14,18 @@ from chipscale.cost.hardware import WIDTH, Hardware
 from chipscale.cost.roofline import seconds
 from chipscale.facts.model import Model
 from chipscale.graph import Graph, Shard, build
-from chipscale.memory import Holds, holds, need
 from chipscale.ops.work import Cause, Work
 from chipscale.plan import Degrees, Plan
 from chipscale.plan import degrees as plan_degrees
 from chipscale.rows import Measured
-from chipscale.simulators.closed_form import shard_parameters, simulate
+from chipscale.simulators.closed_form import simulate
 from chipscale.step import Sizes, Step, Times, sizes
 
 T = TypeVar("T", Hardware, Constants)
-N = TypeVar("N", Hardware, Sizes, Degrees, Holds)
-#: how strongly people choose the faster of two settings (assumed; left-out sources do not tell 0 from 8,
-#: and 8 was taken with the Llama 3 anchors in view: docs/decisions/0002-guessing-policy.md)
-KAPPA = 8.0
-#: weight left to a setting whose memory does not fit by our own count
-UNFIT = 0.02
+N = TypeVar("N", Hardware, Sizes, Degrees)
+#: how strongly people choose the faster of two settings: maximum likelihood over the rows that state their interleave
+#: (`choice.py`, docs/decisions/0002-guessing-policy.md)
+KAPPA = 12.0
 CAUSE_NAMES: tuple[Cause, ...] = ("gemm", "experts", "attention", "elementwise", "head")
 
 
@@ -111,7 +108,7 @@ def graph_of(row: Measured, model: Model, plan: Plan) -> Graph:
         ep=float(plan.ep),
         etp=float(plan.etp),
         width=WIDTH[row.precision],
-        flash=row.flash,
+        fused=row.fused,
     )
     return build(model, shard)
 
@@ -145,10 +142,6 @@ def stack(rows: Sequence[Measured], coefficients: Sequence[str] | None = None) -
     degrees = _columns_of(Degrees, [plan_degrees(row.guesses[g].plan) for _, row, g in pairs])
     columns = _columns_of(Sizes, all_sizes)
     hardware = _columns_of(Hardware, [row.hardware[g] for _, row, g in pairs])
-    held = _columns_of(Holds, [holds(row.model) for _, row, g in pairs if row.model])
-    dense, experts = shard_parameters(columns, degrees)
-    total = need(held, dense, experts, degrees, degrees.micro_batch * columns.tokens / degrees.cp).total
-    unfit = np.where(total > hardware.memory_bytes, UNFIT, 1.0)
     return Stack(
         bundles=_bundles(graphs),
         degrees=degrees,
@@ -156,6 +149,6 @@ def stack(rows: Sequence[Measured], coefficients: Sequence[str] | None = None) -
         hardware=hardware,
         design=design([row.contexts[g] for _, row, g in pairs], coefficients),
         row=np.array([i for i, _, _ in pairs], dtype=np.int64),
-        weight=np.array([row.guesses[g].weight for _, row, g in pairs]) * unfit,
+        weight=np.array([row.guesses[g].weight for _, row, g in pairs]),
         log_measured=np.log(np.array([row.seconds for row in rows])),
     )

@@ -99,11 +99,16 @@ def spreads(rows: Sequence[Measured], found: Fit, prior: Prior, known: frozenset
     return Spreads(log_seconds=logs, sigma=np.sqrt(variance + within + row_noise(rows, prior) ** 2))
 
 
-def quantiles(misses: np.ndarray) -> tuple[float, float]:
-    """Return the 10 % and 90 % quantiles of log(measured / predicted) / sigma."""
+def quantiles(misses: np.ndarray, groups: Sequence[str] = ()) -> tuple[float, float]:
+    """Return the 10 % and 90 % quantiles of log(measured / predicted) / sigma; a group of n rows weighs as sqrt(n).
+
+    Rows of one chip or source are alike but not equal, and a new one is one more draw of a group, not one more row of the largest.
+    """
     if len(misses) < 10:
         return -1.4, 1.4
-    low, high = np.quantile(misses, [0.1, 0.9])
+    names = np.asarray(groups if len(groups) else [""] * len(misses))
+    _, member, count = np.unique(names, return_inverse=True, return_counts=True)
+    low, high = np.quantile(misses, [0.1, 0.9], weights=count[member] ** -0.5, method="inverted_cdf")
     return float(min(low, -0.3)), float(max(high, 0.3))
 
 
@@ -204,8 +209,9 @@ def left_out(rows: Sequence[Measured], label: str, prior: Prior, start: Mapping[
             out.append(unanswered(r))
             continue
         peers = [o for o in ready if o.clean and o.labels.get(label) != r.labels.get(label)]
-        alike = [found[o.key][2] for o in peers if o.labels.get("architecture") == r.labels.get("architecture")]
-        out.append(scored(r, *found[r.key][:2], quantiles(np.array(alike))))
+        alike = [o for o in peers if o.labels.get("architecture") == r.labels.get("architecture")]
+        bounds = quantiles(np.array([found[o.key][2] for o in alike]), [o.labels.get(label, "") for o in alike])
+        out.append(scored(r, *found[r.key][:2], bounds))
     return out
 
 

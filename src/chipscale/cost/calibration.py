@@ -72,7 +72,7 @@ def terms(c: Context) -> Terms:
         "permute": (("permute", 1.0), ("permute.fused", has["fused_dispatch"])),
         "inner": (("inner", 1.0), (f"inner.vendor.{c.vendor}", 1.0)),
         "outer": (("outer", 1.0), (f"outer.vendor.{c.vendor}", 1.0)),
-        "tp": (("tp", 1.0), ("tp.overlap", has["tp_overlap"]), (f"tp.vendor.{c.vendor}", 1.0)),
+        "tp": (("tp.none", 1.0),) if "no_tp_overlap" in c.flags else (("tp", 1.0), ("tp.overlap", has["tp_overlap"]), (f"tp.vendor.{c.vendor}", 1.0)),
         "ep": (("ep", 1.0), ("ep.overlap", has["ep_overlap"]), ("ep.dualpipe", has["dualpipe"]), ("ep.fused", has["fused_dispatch"])),
         "dp": (("dp", 1.0),),
         "cp": (("cp", 1.0),),

@@ -11,17 +11,7 @@ from chipscale.facts.chip import Chip
 from chipscale.facts.cluster import Cluster
 from chipscale.ops.work import Num
 
-#: precisions that share a matrix engine, best known first: what a chip has decides, nothing is guessed
-ENGINE: dict[str, tuple[str, ...]] = {
-    "bf16": ("bf16",),
-    "fp16": ("fp16",),
-    "fp8": ("fp8",),
-    "mxfp8": ("mxfp8", "fp8"),
-    "nvfp4": ("nvfp4",),
-    "mxfp4": ("mxfp4",),
-    "int8": ("int8",),
-}
-#: bytes of a matrix operand element
+#: bytes of a matrix operand element, by the precisions that a plan may ask for
 WIDTH = {"bf16": 2.0, "fp16": 2.0, "fp8": 1.0, "mxfp8": 1.03, "nvfp4": 0.56, "mxfp4": 0.53, "int8": 1.0}
 
 
@@ -50,9 +40,8 @@ class Hardware:
 
 def peak_of(chip: Chip, precision: str) -> float:
     """Return the dense peak (FLOP/s) of a precision, or refuse one that the chip lacks."""
-    for engine in ENGINE.get(precision, ()):
-        if chip.has(f"peak_{engine}"):
-            return chip.value(f"peak_{engine}")
+    if precision in WIDTH and chip.has(f"peak_{precision}"):
+        return chip.value(f"peak_{precision}")
     known = ", ".join(chip.precisions) or "none known"
     raise EvidenceError(f"{chip.id} has no {precision} (known: {known}); choose one of these with --precision or add the fact to a chip file")
 

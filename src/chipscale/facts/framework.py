@@ -11,6 +11,7 @@ class Framework:
 
     `matches` are lower-case substrings of a framework's stated name. `recompute` weighs the settings that a
     row without a stated recompute may have used; they sum to 1. `master_bytes` is optimizer state per parameter (B).
+    `since` is the year in which a feature first shipped: an older result cannot have used it.
     """
 
     id: str
@@ -21,5 +22,6 @@ class Framework:
     master_bytes: float
     gradient_bytes: float
     overlaps: tuple[str, ...]
+    since: tuple[tuple[str, int], ...]
     source: str
     date: str

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from chipscale.ops.dense import gemm
+from chipscale.ops.elementwise import passes
 from chipscale.ops.work import Num, Work
 
 #: FLOP of the backward pass over those of the forward: five products instead of two (flash-attention-2, section 3.1)
@@ -32,28 +34,50 @@ def mean_span(length: Num, reach: float | None, chunked: bool) -> Num:
 
 
 def softmax_core(name: str, tokens: Num, span: Num, heads: Num, kv_heads: Num, qk_dim: float, v_dim: float, *,
-                 calls: float, train: bool, flash: Num = 1.0) -> list[Work]:  # fmt: skip
-    """Describe scores, softmax and the weighted sum of one rank.
+                 calls: float, train: bool) -> list[Work]:  # fmt: skip
+    """Describe scores, softmax and the weighted sum of one rank in one fused kernel.
 
     FLOP = 2 T n h (d_qk + d_v) with T tokens that see n others on average; backward 2.5 times that.
-    bytes = 2 T (h (d_qk + d_v) + h_kv (d_qk + d_v)), and 10 bytes a score element where it is not fused (twice that backward).
+    bytes = 2 T (h (d_qk + d_v) + h_kv (d_qk + d_v)).
 
-    Holds when masked tiles are skipped; unfused kernels compute the full square.
-    Source: flash-attention-2, section 3.1; korthikanti-2022, section 4.1 (unfused score tensors).
+    Holds when masked tiles are skipped.
+    Source: flash-attention-2, section 3.1.
 
     >>> softmax_core("a", 4096.0, 2048.5, 32.0, 8.0, 128.0, 128.0, calls=1.0, train=False)[0].flop
     137472507904.0
     """
-    square = (2.0 - flash) * tokens * span * heads
     moved = 2.0 * tokens * (heads + kv_heads) * (qk_dim + v_dim)
-    unfused = 10.0 * (1.0 - flash) * 2.0 * tokens * span * heads
-    flop = 2.0 * square * (qk_dim + v_dim)
-    works = [Work(name=name, form="attention", cause="attention", flop=flop, bytes=moved + unfused, rows=2.0 * span, calls=calls, core=True)]
+    flop = 2.0 * tokens * span * heads * (qk_dim + v_dim)
+    works = [Work(name=name, form="attention", cause="attention", flop=flop, bytes=moved, rows=2.0 * span, calls=calls, core=True)]
     if train:
-        backward = BACKWARD_PRODUCTS * flash + 2.0 * (1.0 - flash)
-        works.append(Work(name=name + " backward", form="attention", cause="attention", flop=backward * flop,
-                          bytes=2.0 * moved + 2.0 * unfused, rows=2.0 * span, calls=calls, backward=True))  # fmt: skip
+        works.append(Work(name=name + " backward", form="attention", cause="attention", flop=BACKWARD_PRODUCTS * flop,
+                          bytes=2.0 * moved, rows=2.0 * span, calls=calls, backward=True))  # fmt: skip
     return works
+
+
+def unfused_core(name: str, tokens: Num, span: Num, heads: Num, qk_dim: float, v_dim: float, *, calls: float, train: bool) -> list[Work]:
+    """Describe attention as frameworks ran it before fused kernels: batched products over the full square, softmax and dropout apart.
+
+    Scores and weighted sum are g = T h / s products of (s x d) by (d x s), s = 2 n; each backward is two more. Softmax and dropout pass
+    9 bytes a score element forward (4 + 5) and 11 backward (6 + 5).
+
+    Holds when scores are 16 bit, dropout keeps a one-byte mask, and masked scores are computed too.
+    Source: korthikanti-2022, section 4.1.
+
+    >>> sum(w.flop for w in unfused_core("a", 4096.0, 2048.0, 32.0, 128.0, 128.0, calls=1.0, train=False))
+    274877906944.0
+    """
+    length = 2.0 * span
+    groups = tokens * heads / length
+
+    def product(suffix: str, m: Num, n: Num, k: Num, backward: bool) -> Work:
+        return gemm(name + suffix, m, n, k, calls=calls, cause="attention", groups=groups, narrow=False, backward=backward, core=not backward)
+
+    works = [product(" scores", length, length, qk_dim, False), product(" sum", length, v_dim, length, False)]
+    if train:
+        works += [product(" scores dq", length, qk_dim, length, True), product(" scores dk", length, qk_dim, length, True),
+                  product(" sum dp", length, length, v_dim, True), product(" sum dv", length, v_dim, length, True)]  # fmt: skip
+    return works + passes(name + " softmax", groups * length * length, 9.0, 11.0, calls=calls, train=train, cause="attention", core=True)
 
 
 def index_core(tokens: Num, span: Num, heads: Num, dim: float, *, calls: float, train: bool) -> list[Work]:
