@@ -33,13 +33,14 @@ class Experts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertsConstants:
-    """launch (s); chain (s an element of the sums' length); fractions of matrix peak and bandwidth; passes over activations; tile (rows)."""
+    """launch (s); chain (s an element of the sums' length); fractions of matrix peak and bandwidth; passes over activations, and of these over assignments of other ranks; tile (rows)."""
 
     launch: Num
     chain: Num
     fraction: Num
     memory: Num
     passes: Num
+    spill: Num
     tile: Num
 
 
@@ -78,7 +79,8 @@ def load(c: Experts) -> Load:
     Popularity x of an expert has density ~ x^-skew on [1, b], b = max(0.8 tokens, 40). With mean mu, squared coefficient of variation v
     (at least 1/p - 1, p = tokens top_k / experts, for whole tokens) and skewness g of x, n = experts / ranks and z the highest of as many draws as ranks,
     assigned = tokens top_k / ranks * (1 + sqrt(v / n) (z + (z^2 - 1) g / (6 sqrt n))), at most b / mu and ranks times the mean;
-    active = n P(x tokens top_k / (mu experts) >= 1/2), at most one an assignment.
+    active = n max(P(y >= 1/2), mean of y where y < 1/2), y = x tokens top_k / (mu experts), at most one an assignment: experts whose share
+    rounds to none leave their assignments to others.
 
     Holds when experts draw their popularity independently, and the worst rank decides.
     Source: cornish-fisher-1938, equation for the 3rd cumulant.
@@ -98,13 +100,13 @@ def load(c: Experts) -> Load:
     z = highest_of(c.moe_ep)
     peak = 1.0 + np.sqrt(np.maximum(spread, whole) / here) * (z + np.maximum(z**2 - 1.0, 0.0) * leaning / np.sqrt(here) / 6.0)
     peak = np.clip(np.minimum(peak, np.exp(length) / m1), 1.0, c.moe_ep)
-    few = np.minimum(c.top_k, here)
     least = np.clip(0.5 * m1 * c.experts / (c.tokens * c.top_k), 1.0, np.exp(length))
-    share = 1.0 - _integral(np.log(least), 1.0 - c.skew) / every
+    served = 1.0 - _integral(np.log(least), 1.0 - c.skew) / every
+    left = _integral(np.log(least), 2.0 - c.skew) / (m1 * every)
     skewed = c.skew > 0.0
-    assigned = np.maximum(np.where(skewed, np.maximum(mean * peak, few), mean), 1.0)
-    most = np.minimum(assigned, here)
-    active = np.where(skewed, np.clip(here * share, np.maximum(1.0, 0.6 * few), np.maximum(most, 1.0)), np.maximum(most, 1.0))
+    assigned = np.maximum(np.where(skewed, mean * peak, mean), 1.0)
+    share = np.where(skewed, np.maximum(served, left * c.tokens * c.top_k / c.experts), 1.0)
+    active = np.maximum(np.minimum(np.minimum(assigned, here), here * share), 1.0)
     return Load(assigned=assigned, active=active)
 
 
@@ -134,7 +136,8 @@ def experts_seconds(c: Experts, s: Silicon, k: ExpertsConstants) -> Num:
     weights = c.matrices * c.hidden * inter
     compute = 2.0 * padded_rows(on, k.tile) * weights / (k.fraction * s.peak)
     moving = c.w * on.active * weights / (k.memory * s.memory_bandwidth)
-    touched = 2.0 * (2.0 * c.tokens * c.hidden + on.assigned * (2.0 * c.hidden + c.matrices * inter))
+    row = 2.0 * (2.0 * c.hidden + c.matrices * inter)
+    touched = 4.0 * c.tokens * c.hidden + row * (on.assigned + k.spill * np.maximum(c.tokens * c.top_k - on.assigned, 0.0))
     passes = k.passes * touched / s.memory_bandwidth
     return k.launch + k.chain * (c.hidden + inter) + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
