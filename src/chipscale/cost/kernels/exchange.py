@@ -28,7 +28,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeConstants:
-    """launch (s); board: launch on rack-scale boards over that on 8-way boards; row (s a copy of a row); rate (B/s) of the copying cores."""
+    """launch (s); board: launch on rack-scale boards over that on 8-way boards; row (s a token, whatever its size); rate (B/s) of the copying cores."""
 
     launch: Num
     board: Num
@@ -60,16 +60,15 @@ def copies(c: Exchange) -> Num:
 def exchange_seconds(c: Exchange, s: Silicon, k: ExchangeConstants) -> Num:
     """Cost one dispatch or combine.
 
-    t = (l^p + x^p)^(1/p);  l = launch (times board where the fabric spans boards);  x = n row + max(n h w / rate, n h w (R - 1)/R / B),
+    t = (l^p + x^p)^(1/p);  l = launch (times board where the fabric spans boards);  x = tokens row + max(n h w / rate, n h w (R - 1)/R / B),
     n = tokens times copies;  p = 1.5: the copying starts while the signals of the launch still travel.
 
     Holds within one fast fabric; a fixed number of cores does the copying, so the rate is absolute.
     Source: deepep, README "Performance".
     """
-    rows = c.tokens * copies(c)
-    size = rows * c.hidden * c.width
+    size = c.tokens * copies(c) * c.hidden * c.width
     start = k.launch * np.where(s.link_size > BOX, k.board, 1.0)
-    moving = rows * k.row + np.maximum(size / k.rate, size * (c.ranks - 1.0) / c.ranks / s.link_bandwidth)
+    moving = c.tokens * k.row + np.maximum(size / k.rate, size * (c.ranks - 1.0) / c.ranks / s.link_bandwidth)
     return (start**1.5 + moving**1.5) ** (2.0 / 3.0)
 
 
