@@ -42,6 +42,9 @@ class ExpertsConstants:
     passes: Num
     spill: Num
     tile: Num
+    core: Num
+    held: Num
+    reach: Num
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,8 +137,11 @@ def experts_seconds(c: Experts, s: Silicon, k: ExpertsConstants) -> Num:
     inter = c.inter / c.moe_tp
     on = load(c)
     weights = c.matrices * c.hidden * inter
-    compute = 2.0 * padded_rows(on, k.tile) * weights / (k.fraction * s.peak)
-    moving = c.w * on.active * weights / (k.memory * s.memory_bandwidth)
+    issued = k.core * s.cores * s.peak / s.peak16
+    compute = 2.0 * padded_rows(on, k.tile) * weights / k.fraction * np.sqrt(1.0 / s.peak**2 + 1.0 / issued**2)
+    size = c.w * on.active * weights
+    hit = 1.0 / (1.0 + (size / (k.held * s.cache_bytes)) ** 2)
+    moving = size / k.memory * ((1.0 - hit) / s.memory_bandwidth + hit / np.maximum(s.memory_bandwidth, k.reach * s.cores))
     row = 2.0 * (2.0 * c.hidden + c.matrices * inter)
     touched = 4.0 * c.tokens * c.hidden + row * (on.assigned + k.spill * np.maximum(c.tokens * c.top_k - on.assigned, 0.0))
     passes = k.passes * touched / s.memory_bandwidth
