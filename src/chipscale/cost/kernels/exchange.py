@@ -28,7 +28,7 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExchangeConstants:
-    """launch (s); board: launch on rack-scale boards over that on 8-way boards; row (s a token, whatever its size); rate (B/s) of the copying cores."""
+    """launch (s); board: launch on rack-scale boards over that on 8-way ones; row (s a token, whatever its size); rate (B/s) of the copying cores."""
 
     launch: Num
     board: Num
@@ -83,8 +83,14 @@ def exchange_floor(c: Exchange, s: Silicon) -> Num:
     return c.tokens * copies(c) * c.hidden * c.width * (c.ranks - 1.0) / c.ranks / s.link_bandwidth
 
 
-def exchange_coordinates(c: Exchange, s: Silicon) -> tuple[Num, ...]:
-    """Place an exchange: log2 of tokens and of a row's values."""
+def exchange_coordinates(c: Exchange, s: Silicon) -> tuple[Num, ...]:  # noqa: ARG001  (every form takes both)
+    """Place an exchange on the surface's axes.
+
+    log2 of (tokens, values of a row).
+
+    Holds always.
+    Source: de-boor-2001, chapter 1.
+    """
     return np.log2(c.tokens), np.log2(c.hidden)
 
 

@@ -33,7 +33,11 @@ class Experts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExpertsConstants:
-    """launch (s); chain (s an element of the sums' length); fractions of matrix peak and bandwidth; passes over activations, and of these over assignments of other ranks; tile (rows)."""
+    """launch (s); chain (s an element of the sums' length); fraction of the matrix peak; memory: fraction of bandwidth; passes over activations.
+
+    spill: share of the passes over assignments of other ranks; tile (rows); core: 16-bit FLOP/s that one core's instructions ask for;
+    held: share of the last cache that weights keep; reach: cache B/s a core.
+    """
 
     launch: Num
     chain: Num
@@ -67,10 +71,10 @@ def highest_of(count: Num) -> Num:
     z = Q((n - 3/8) / (n + 1/4)),  Q(p) = 4.91 (p^0.14 - (1 - p)^0.14).
 
     Holds within 3 % up to some thousand draws.
-    Source: blom-1958, chapter 6; joiner-rosenblatt-1971, section 2.
+    Source: royston-1982, section on the approximation of Blom; joiner-rosenblatt-1971, section 2.
 
     >>> round(float(highest_of(8.0)), 2)
-    1.42
+    1.43
     """
     p = (count - 0.375) / (count + 0.25)
     return 4.91 * (p**0.14 - (1.0 - p) ** 0.14)
@@ -80,15 +84,16 @@ def load(c: Experts) -> Load:
     """Return the expected load of the rank with the most assignments.
 
     Popularity x of an expert has density ~ x^-skew on [1, b], b = max(0.8 tokens, 40). With mean mu, squared coefficient of variation v
-    (at least 1/p - 1, p = tokens top_k / experts, for whole tokens) and skewness g of x, n = experts / ranks and z the highest of as many draws as ranks,
-    assigned = tokens top_k / ranks * (1 + sqrt(v / n) (z + (z^2 - 1) g / (6 sqrt n))), at most b / mu and ranks times the mean;
-    active = n max(P(y >= 1/2), mean of y where y < 1/2), y = x tokens top_k / (mu experts), at most one an assignment: experts whose share
-    rounds to none leave their assignments to others.
+    (at least 1/p - 1, p = tokens top_k / experts, as tokens are whole) and skewness g of x, n = experts / R, R = moe_ep, z the highest of R draws:
+    assigned = tokens top_k / R (1 + sqrt(v / n) (z + (z^2 - 1) g / (6 sqrt n))), the bracket at least 1, at most b / mu and R;
+    active = n max(P(y >= 1/2), min(p, p at which the highest y is 1/2)), y = p x / mu, at most one an assignment: shares are rounded, and
+    while all round to none each assignment finds an expert of its own.
 
     Holds when experts draw their popularity independently, and the worst rank decides.
     Source: cornish-fisher-1938, equation for the 3rd cumulant.
 
-    >>> even = Experts(tokens=64.0, hidden=7168.0, inter=2048.0, top_k=8.0, experts=256.0, moe_tp=1.0, moe_ep=8.0, matrices=3.0, w=1.0, a=1.0, skew=0.0)
+    >>> shape = {"hidden": 7168.0, "inter": 2048.0, "top_k": 8.0, "experts": 256.0, "matrices": 3.0, "w": 1.0, "a": 1.0}
+    >>> even = Experts(tokens=64.0, moe_tp=1.0, moe_ep=8.0, skew=0.0, **shape)
     >>> float(load(even).assigned), float(load(even).active)
     (64.0, 32.0)
     """
@@ -96,19 +101,20 @@ def load(c: Experts) -> Load:
     mean = c.tokens * c.top_k / c.moe_ep
     length = np.log(np.maximum(0.8 * c.tokens, 40.0))
     every = _integral(length, 1.0 - c.skew)
-    m1, m2, m3 = (_integral(length, 1.0 + i - c.skew) / every for i in (0.0 + 1.0, 2.0, 3.0))
+    m1, m2, m3 = (_integral(length, 1.0 + i - c.skew) / every for i in (1.0, 2.0, 3.0))
     spread = m2 / m1**2 - 1.0
     leaning = (m3 / m1**3 - 3.0 * m2 / m1**2 + 2.0) / spread**1.5
-    whole = 1.0 / np.minimum(1.0, c.tokens * c.top_k / c.experts) - 1.0
+    whole = np.maximum(c.experts / (c.tokens * c.top_k), 1.0) - 1.0
     z = highest_of(c.moe_ep)
     peak = 1.0 + np.sqrt(np.maximum(spread, whole) / here) * (z + np.maximum(z**2 - 1.0, 0.0) * leaning / np.sqrt(here) / 6.0)
     peak = np.clip(np.minimum(peak, np.exp(length) / m1), 1.0, c.moe_ep)
-    least = np.clip(0.5 * m1 * c.experts / (c.tokens * c.top_k), 1.0, np.exp(length))
+    each = c.tokens * c.top_k / c.experts
+    least = np.clip(0.5 * m1 / each, 1.0, np.exp(length))
     served = 1.0 - _integral(np.log(least), 1.0 - c.skew) / every
-    left = _integral(np.log(least), 2.0 - c.skew) / (m1 * every)
+    share = np.maximum(served, np.minimum(each, 0.5 * m1 / np.exp(length)))
     skewed = c.skew > 0.0
     assigned = np.maximum(np.where(skewed, mean * peak, mean), 1.0)
-    share = np.where(skewed, np.maximum(served, left * c.tokens * c.top_k / c.experts), 1.0)
+    share = np.where(skewed, share, 1.0)
     active = np.maximum(np.minimum(np.minimum(assigned, here), here * share), 1.0)
     return Load(assigned=assigned, active=active)
 
@@ -128,10 +134,12 @@ def padded_rows(on: Load, tile: Num) -> Num:
 def experts_seconds(c: Experts, s: Silicon, k: ExpertsConstants) -> Num:
     """Cost one layer on its most loaded rank.
 
-    t = launch + chain (hidden + inter) + passes x / B + max(a, b) + 0.2 min(a, b);  a = 2 rows matrices hidden inter / (f P);
-    b = w active matrices hidden inter / (r B);  x = 16-bit activations that enter, are gathered, gated and summed.
+    t = launch + chain (hidden + inter) + passes x / B + max(a, b) + 0.2 min(a, b);
+    a = 2 rows W / f sqrt(1 / P^2 + 1 / Q^2), W = matrices hidden inter, Q = core cores P / P16: what one core's instructions can ask for;
+    b = w active W / r ((1 - e) / B + e / max(B, reach cores)), e = 1 / (1 + (w active W / (held cache))^2): what calls in a row find in the cache;
+    x = 16-bit activations that enter, are gathered, gated and summed, `spill` of them for assignments of other ranks.
 
-    Holds when weights come from memory.
+    Holds when the layer is called over and over with the same weights.
     Source: roofline-2009, equation 1; megablocks-2022, section 4.
     """
     inter = c.inter / c.moe_tp
@@ -162,8 +170,14 @@ def experts_floor(c: Experts, s: Silicon) -> Num:
     return np.maximum(2.0 * mean * weights / s.peak, np.maximum(c.w * on.active * weights - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 
-def experts_coordinates(c: Experts, s: Silicon) -> tuple[Num, ...]:
-    """Place a layer: log2 of tokens an active expert, of active weight values, of a rank's slice of an expert."""
+def experts_coordinates(c: Experts, s: Silicon) -> tuple[Num, ...]:  # noqa: ARG001  (every form takes both)
+    """Place a layer on the surface's axes.
+
+    log2 of (tokens an active expert, values of a matrix over the active experts, columns of a rank's slice of an expert).
+
+    Holds always.
+    Source: de-boor-2001, chapter 1.
+    """
     on = load(c)
     inter = c.inter / c.moe_tp
     return np.log2(on.assigned / on.active), np.log2(on.active * c.hidden * inter), np.log2(inter)
@@ -175,6 +189,10 @@ EXPERTS = Form(
     constants=ExpertsConstants,
     seconds=experts_seconds,
     floor=experts_floor,
-    axes=(Axis(name="tokens", knots=(0, 3, 5, 7, 9, 12)), Axis(name="weights", knots=(18, 22, 25, 28, 31, 34)), Axis(name="inter", knots=(6, 9, 11, 13))),
+    axes=(
+        Axis(name="tokens", knots=(0, 3, 5, 7, 9, 12)),
+        Axis(name="weights", knots=(18, 22, 25, 28, 31, 34)),
+        Axis(name="inter", knots=(6, 9, 11, 13)),
+    ),
     coordinates=experts_coordinates,
 )

@@ -1,4 +1,7 @@
-"""Rows of moe.csv: columns chip, dtype, num_tokens, hidden_size, inter_size, topk, num_experts, moe_tp_size, moe_ep_size, distribution, engine, kernel, seconds."""
+"""Rows of moe.csv.
+
+Columns chip, dtype, num_tokens, hidden_size, inter_size, topk, num_experts, moe_tp_size, moe_ep_size, distribution, engine, kernel, seconds.
+"""
 
 from __future__ import annotations
 
