@@ -73,10 +73,15 @@ def test_the_busiest_rank_has_at_least_the_mean_and_no_idle_expert_counts():
 
 
 def test_readers_name_row_column_and_remedy():
-    layer = {"row": "7", "chip": "nvidia-h200-sxm", "dtype": "bf16", "num_tokens": "8", "hidden_size": "4096", "inter_size": "2048", "topk": "2",
-             "num_experts": "8", "moe_tp_size": "1", "moe_ep_size": "1", "distribution": "balanced", "engine": "E 1", "kernel": "triton", "seconds": "1e-4"}  # fmt: skip
-    sent = {"row": "9", "chip": "nvidia-h200-sxm", "phase": "dispatch", "dtype": "bf16", "chips": "8", "nodes": "1", "hidden_size": "4096", "topk": "2",
-            "num_experts": "8", "num_tokens": "8", "backend": "x_ll", "engine": "E 1", "seconds": "1e-4"}  # fmt: skip
+    layer = {
+        **{"row": "7", "chip": "nvidia-h200-sxm", "dtype": "bf16", "num_tokens": "8", "hidden_size": "4096", "inter_size": "2048"},
+        **{"topk": "2", "num_experts": "8", "moe_tp_size": "1", "moe_ep_size": "1", "distribution": "balanced"},
+        **{"engine": "E 1", "kernel": "triton", "seconds": "1e-4"},
+    }
+    sent = {
+        **{"row": "9", "chip": "nvidia-h200-sxm", "phase": "dispatch", "dtype": "bf16", "chips": "8", "nodes": "1", "hidden_size": "4096"},
+        **{"topk": "2", "num_experts": "8", "num_tokens": "8", "backend": "x_ll", "engine": "E 1", "seconds": "1e-4"},
+    }
     assert moe.read(layer).seconds == expert_alltoall.read(sent).seconds == 1e-4
     for bad in (
         {"dtype": "int3"},
