@@ -11,12 +11,15 @@ import numpy as np
 from chipscale.cost.kernels.form import Form, Silicon, hats
 
 #: what a row is known by, general to particular; a deviation of a member that was never fitted is 0
-LEVELS = ("precision", "family", "kernel", "arch", "chip", "cell")
+LEVELS = ("precision", "technique", "family", "kernel", "arch", "chip", "cell")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tags:
-    """What selects coefficients: precision, kernel family, kernel of one engine, chip architecture, chip, engine with version."""
+    """What selects coefficients: precision, kernel family, kernel of one engine, chip architecture, chip, engine with version.
+
+    A technique is a family at any precision.
+    """
 
     precision: str
     family: str
@@ -26,6 +29,8 @@ class Tags:
     engine: str
 
     def member(self, level: str) -> str:
+        if level == "technique":
+            return self.family.rpartition(":")[0]
         return f"{self.chip}|{self.kernel}" if level == "cell" else str(getattr(self, level))
 
 
@@ -226,7 +231,7 @@ def _fit_surface(block: _Block, basis: Any, left: np.ndarray, knots: np.ndarray,
 
 def predict(form: Form, table: Table, found: Coefficients, surface: Sequence[str]) -> np.ndarray:
     """Return seconds, never below the roofline."""
-    unique = {t: None for t in table.tags}
+    unique = dict.fromkeys(table.tags)
     k_of = {t: [np.exp(found.log_constant(c, t)) for c in names_of(form)] for t in unique}
     matrix = np.array([k_of[t] for t in table.tags])
     k = form.constants(**{c: matrix[:, i] for i, c in enumerate(names_of(form))})
