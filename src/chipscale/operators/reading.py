@@ -103,6 +103,7 @@ def read_prior(catalog: Catalog, form: str) -> Prior:
         levels={k: float(v) for k, v in t["levels"].items()},
         surface={k: float(v) for k, v in t.get("surface", {}).items()},
         noise=float(t["noise"]),
+        own={f"{c}.own.{f}": (math.log(v["value"]), float(v["spread"])) for f, constants in t.get("own", {}).items() for c, v in constants.items()},
     )
 
 

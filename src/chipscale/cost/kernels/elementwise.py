@@ -12,7 +12,7 @@ from chipscale.ops.work import Num
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Elementwise:
-    """Bytes read and written by one kernel over `rows` rows."""
+    """Bytes read and written by one kernel; `rows` that it works on one by one (norms, quantisation, gathers), 0 where it needs no rows."""
 
     read: Num
     written: Num
@@ -22,19 +22,19 @@ class Elementwise:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ElementwiseConstants:
     """launch (s); memory: fraction of bandwidth that one pass over the bytes reaches; cached: how many times faster bytes move that
-    the last cache holds; wave: s a row that each core takes in turn.
+    the last cache holds; row: s of one row on one core, rows in turn.
     """
 
     launch: Num
     memory: Num
     cached: Num
-    wave: Num
+    row: Num
 
 
 def elementwise_seconds(c: Elementwise, s: Silicon, k: ElementwiseConstants) -> Num:
     """Cost one kernel that reads, computes little and writes.
 
-    t = launch + wave rows / cores + V / (r B) (x + (1 - x) / h),  x = V / (V + cache),  V = bytes read and written.
+    t = launch + row rows / cores + V / (r B) (x + (1 - x) / h),  x = V / (V + cache),  V = bytes read and written.
 
     Holds when bytes bind; passes that a kernel makes more than once show in r.
     Source: roofline-2009, equation 1.
@@ -42,7 +42,7 @@ def elementwise_seconds(c: Elementwise, s: Silicon, k: ElementwiseConstants) -> 
     moved = c.read + c.written
     out = moved / (moved + s.cache_bytes)
     held = (1.0 - out) / np.maximum(k.cached, 1.0)
-    return k.launch + k.wave * c.rows / s.cores + moved / (np.minimum(k.memory, 1.0) * s.memory_bandwidth) * (out + held)
+    return k.launch + k.row * c.rows / s.cores + moved / (np.minimum(k.memory, 1.0) * s.memory_bandwidth) * (out + held)
 
 
 def elementwise_floor(c: Elementwise, s: Silicon) -> Num:

@@ -8,6 +8,8 @@ from chipscale.operators.reading import Reading, Row, name_of, number, seconds_o
 
 #: bytes an element
 WIDTH = {"fp16": 2.0, "bf16": 2.0, "fp32": 4.0, "fp8": 1.0, "int8": 1.0}
+#: operators that work row by row
+BY_ROW = ("input_layernorm", "post_attention_layernorm", "attn_rope", "emb")
 OPERATORS = ("add", "input_layernorm", "post_attention_layernorm", "mlp_act", "attn_rope", "emb")
 
 
@@ -34,5 +36,5 @@ def read(row: Row) -> Reading:
         raise EvidenceError(f"{name_of(row)}, column dtype: {row['dtype']!r} is unknown; use one of {', '.join(WIDTH)}")
     tokens, width = number(row, "num_tokens"), WIDTH[row["dtype"]]
     into, out = values_of(row)
-    call = Elementwise(read=into * tokens * width, written=out * tokens * width, rows=tokens)
+    call = Elementwise(read=into * tokens * width, written=out * tokens * width, rows=tokens * (row["operator"] in BY_ROW))
     return Reading(form=ELEMENTWISE, call=call, precision="", engine=row.get("engine", ""), kernel=row["operator"], seconds=seconds_of(row))
