@@ -52,7 +52,8 @@ def allreduce_seconds(c: AllReduce, s: Silicon, k: AllReduceConstants) -> Num:
     twice = k.sync + wire / (np.minimum(k.twice, 1.0) * rate)
     ring = k.setup + wire / (np.minimum(k.ring * np.power(1.0 - 1.0 / c.ranks, k.growth), 1.0) * rate)
     ways = np.power(once, -SHARPNESS) + np.power(twice, -SHARPNESS) + np.power(ring, -SHARPNESS)
-    return k.start + k.step * (c.ranks - 2.0) + np.power(ways, -1.0 / SHARPNESS)
+    total: Num = k.start + k.step * (c.ranks - 2.0) + np.power(ways, -1.0 / SHARPNESS)
+    return np.maximum(total, allreduce_floor(c, s))
 
 
 def allreduce_floor(c: AllReduce, s: Silicon) -> Num:
@@ -66,7 +67,7 @@ def allreduce_floor(c: AllReduce, s: Silicon) -> Num:
     return collective_floor(collective_of("all_reduce", c.ranks, c.ranks, c.bytes), s)
 
 
-def allreduce_coordinates(c: AllReduce, s: Silicon) -> tuple[Num, ...]:
+def allreduce_coordinates(c: AllReduce, _: Silicon) -> tuple[Num, ...]:
     """Return log2 of the vector's bytes and of the ranks, on which the surface stands.
 
     Holds always.

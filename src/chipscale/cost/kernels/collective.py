@@ -135,25 +135,25 @@ def collective_seconds(c: Collective, s: Silicon, k: CollectiveConstants) -> Num
     across = np.where(c.ranks > c.per_node, 1.0, 0.0)
     lanes = np.power(inside, np.minimum(k.rails, 1.0))
     far = c.steps / inside * k.hop + wire / (np.minimum(k.outer, 1.0) * s.outer_bandwidth * lanes)
-    return k.start + k.step * c.steps + near * np.where(inside > 1.0, 1.0, 0.0) + across * far
+    total: Num = k.start + k.step * c.steps + near * np.where(inside > 1.0, 1.0, 0.0) + across * far
+    return np.maximum(total, collective_floor(c, s))
 
 
 def collective_floor(c: Collective, s: Silicon) -> Num:
-    """Bound a collective by what its ranks must send, a switch that reduces included.
+    """Bound a collective by what its ranks must send once, a switch that reduces or copies included.
 
-    max(V_i / B, [nodes > 1] V_i / (p B_out)) with V_i = factor V, at most V where a switch reduces.
+    [one node] x V / B;  [nodes] x V (1 - p / n) / (1 - 1 / n) / (p B_out);  x = factor, 1 - 1 / n where the factor is above 1.
 
-    Holds always: a rank sends each byte of its vector once at least, less its own part.
+    Holds always: each byte of a rank's vector leaves it once at least, less its own part.
     Source: nccl-tests, PERFORMANCE.md; nvidia-nvswitch.
     """
     inside = np.minimum(c.per_node, c.ranks)
-    least = np.minimum(c.factor, 1.0) * c.bytes
-    near = least * np.where(inside > 1.0, (inside - 1.0) / inside, 0.0) / s.link_bandwidth
-    far = np.where(c.ranks > c.per_node, 1.0, 0.0) * least * (1.0 - inside / c.ranks) / (inside * s.outer_bandwidth)
-    return np.maximum(near, far)
+    least = np.where(c.factor > 1.0, 1.0 - 1.0 / c.ranks, c.factor) * c.bytes
+    far = least * (1.0 - inside / c.ranks) / (1.0 - 1.0 / c.ranks) / (inside * s.outer_bandwidth)
+    return np.where(c.ranks > c.per_node, far, least / s.link_bandwidth)
 
 
-def collective_coordinates(c: Collective, s: Silicon) -> tuple[Num, ...]:
+def collective_coordinates(c: Collective, _: Silicon) -> tuple[Num, ...]:
     """Return log2 of the full vector's bytes and of the ranks, on which the surface stands.
 
     Holds always.

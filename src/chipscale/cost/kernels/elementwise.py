@@ -56,7 +56,7 @@ def elementwise_floor(c: Elementwise, s: Silicon) -> Num:
     return np.maximum(c.read + c.written - s.cache_bytes, 0.0) / s.memory_bandwidth
 
 
-def elementwise_coordinates(c: Elementwise, s: Silicon) -> tuple[Num, ...]:
+def elementwise_coordinates(c: Elementwise, _: Silicon) -> tuple[Num, ...]:
     """Return log2 of the bytes moved, on which the surface stands.
 
     Holds always.

@@ -58,6 +58,10 @@ def read(row: Row) -> Reading:
     raise EvidenceError(f"{name_of(row)}, column operator: no form is known for {operator!r}; use one of {known}")
 
 
+def _seconds(row: Row) -> float:
+    return seconds_of(row, "measured_us", 1e-6)
+
+
 def _share(row: Row) -> float:
     if row["per"] not in SHARE:
         raise EvidenceError(f"{name_of(row)}, column per: {row['per']!r} is unknown; use one of {', '.join(SHARE)}")
@@ -67,8 +71,8 @@ def _share(row: Row) -> float:
 def _collective(row: Row) -> Reading:
     kind, ranks = row["operator"], number(row, "batch", 2.0)
     full = number(row, "message_bytes") * ranks ** SHARES[kind]
-    return Reading(form=COLLECTIVE, call=collective_of(kind, ranks, ranks, full), precision="", engine=row["kernel"], kernel=f"{kind}:{arithmetic(kind, 'bf16')}",
-                   seconds=seconds_of(row, "measured_us", 1e-6), share=_share(row))  # fmt: skip
+    call, kernel = collective_of(kind, ranks, ranks, full), f"{kind}:{arithmetic(kind, 'bf16')}"
+    return Reading(form=COLLECTIVE, call=call, precision="", engine=row["kernel"], kernel=kernel, seconds=_seconds(row), share=_share(row))
 
 
 def _shapes(row: Row) -> list[list[float]]:
@@ -78,7 +82,7 @@ def _shapes(row: Row) -> list[list[float]]:
     except ValueError:
         shapes = []
     if not shapes or not all(1.0 <= extent < 2.0**40 for shape in shapes for extent in shape):
-        raise EvidenceError(f"{name_of(row)}, column shape_raw: {row['shape_raw']!r} is no list of shapes; write extents with commas, tensors with semicolons")
+        raise EvidenceError(f"{name_of(row)}, column shape_raw: {row['shape_raw']!r} is no list of shapes; put commas in shapes, semicolons between")
     return shapes
 
 
@@ -88,8 +92,7 @@ def _product(row: Row) -> Reading:
     precision, width = OPERANDS[row["dtype"]]
     batch, m, n, k = _extents(row)
     call = Gemm(m=m, n=n * batch, k=k, a=width * batch, b=width, out=2.0, quantised=0.0)
-    return Reading(form=GEMM, call=call, precision=precision, engine="CANN", kernel=f"cube:{precision}", seconds=seconds_of(row, "measured_us", 1e-6),
-                   share=_share(row))  # fmt: skip
+    return Reading(form=GEMM, call=call, precision=precision, engine="CANN", kernel=f"cube:{precision}", seconds=_seconds(row), share=_share(row))
 
 
 def _extents(row: Row) -> tuple[float, float, float, float]:
@@ -112,5 +115,4 @@ def _vector(row: Row) -> Reading:
     first = number(row, "m") * number(row, "n") if row["operator"] == "slice-copy" and row["n"] else sizes[0]
     taken = first + sum(sizes[1:inputs])
     call = Elementwise(read=into * taken, written=out * first * written, rows=shapes[0][0] * (row["operator"] not in FLAT))
-    return Reading(form=ELEMENTWISE, call=call, precision="", engine="CANN", kernel=row["operator"], seconds=seconds_of(row, "measured_us", 1e-6),
-                   share=_share(row))  # fmt: skip
+    return Reading(form=ELEMENTWISE, call=call, precision="", engine="CANN", kernel=row["operator"], seconds=_seconds(row), share=_share(row))

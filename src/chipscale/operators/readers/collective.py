@@ -29,4 +29,5 @@ def read(row: Row) -> Reading:
     if not row["dtype"]:
         raise EvidenceError(f"{name_of(row)}, column dtype: is blank; give the element type, such as fp16 or int8")
     call = collective_of(kind, ranks, ranks, number(row, "bytes"))
-    return Reading(form=COLLECTIVE, call=call, precision="", engine=row["engine"], kernel=f"{kind}:{arithmetic(kind, row['dtype'])}", seconds=seconds_of(row))
+    kernel = f"{kind}:{arithmetic(kind, row['dtype'])}"
+    return Reading(form=COLLECTIVE, call=call, precision="", engine=row["engine"], kernel=kernel, seconds=seconds_of(row))
