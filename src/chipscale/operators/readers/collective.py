@@ -6,6 +6,7 @@ from chipscale.cost.kernels.collective import BUS, COLLECTIVE, collective_of
 from chipscale.evidence import EvidenceError
 from chipscale.operators.reading import Reading, Row, name_of, number, seconds_of
 
+DTYPES = ("fp64", "fp32", "fp16", "bf16", "half", "float16", "bfloat16", "float32", "fp8", "int8", "uint8", "int32", "int64")
 #: collectives that add: floats and integers take other paths in a switch
 ADDING = ("all_reduce", "reduce_scatter")
 
@@ -26,8 +27,8 @@ def arithmetic(kind: str, dtype: str) -> str:
 def read(row: Row) -> Reading:
     """Understand one row."""
     kind, ranks = kind_of(row), number(row, "chips", 2.0)
-    if not row["dtype"]:
-        raise EvidenceError(f"{name_of(row)}, column dtype: is blank; give the element type, such as fp16 or int8")
+    if row["dtype"] not in DTYPES:
+        raise EvidenceError(f"{name_of(row)}, column dtype: {row['dtype']!r} is unknown; use one of {', '.join(DTYPES)}")
     call = collective_of(kind, ranks, ranks, number(row, "bytes"))
     kernel = f"{kind}:{arithmetic(kind, row['dtype'])}"
     return Reading(form=COLLECTIVE, call=call, precision="", engine=row["engine"], kernel=kernel, seconds=seconds_of(row))
