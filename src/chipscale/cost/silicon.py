@@ -11,7 +11,7 @@ from chipscale.facts.chip import Chip
 def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
     """Read a chip's numbers at a precision; a precision that it lacks is refused."""
     cluster = catalog.cluster_for(chip)
-    inner = cluster.tiers[0]
+    inner, outer = cluster.tiers[0], cluster.tiers[-1]
     return Silicon(
         peak=peak_of(chip, precision),
         peak16=chip.value(f"peak_{base_precision(chip)}"),
@@ -21,6 +21,8 @@ def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
         link_bandwidth=inner.bandwidth.value,
         link_size=float(inner.size),
         node=float(cluster.node),
+        mesh=float(inner.topology == "mesh"),
+        outer_bandwidth=outer.bandwidth.value / outer.oversubscription,
     )
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
@@ -56,13 +56,17 @@ def _taken(noun: Any, rows: np.ndarray) -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prior:
-    """Centre (log) and spread of each constant, spread of deviations by level and of surface knots by level."""
+    """Centre (log) and spread of each constant, spread of deviations by level and of surface knots by level.
+
+    `own`: centre and spread of constants that a kernel family does not share with the others, by "CONSTANT.own.FAMILY".
+    """
 
     centre: Mapping[str, float]
     spread: Mapping[str, float]
     levels: Mapping[str, float]
     surface: Mapping[str, float]
     noise: float
+    own: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     def deviation(self, constant: str, level: str) -> float:
         return self.levels.get(f"{constant}.{level}", self.levels.get(level, 0.0))
@@ -76,7 +80,15 @@ class Coefficients:
     values: Mapping[str, float]
 
     def log_constant(self, name: str, tags: Tags) -> float:
-        return sum((self.values.get(f"{name}.{level}.{tags.member(level)}", 0.0) for level in LEVELS), self.values[name])
+        return sum((self.values.get(f"{name}.{level}.{tags.member(level)}", 0.0) for level in LEVELS), self.values[base_of(name, tags, self.values)])
+
+
+def base_of(constant: str, tags: Tags, known: Container[str]) -> str:
+    """Return the coefficient that a row's deviations start from: its family's own, with the precision or without, or the shared one."""
+    for family in (tags.family, tags.family.split(":")[0]):
+        if f"{constant}.own.{family}" in known:
+            return f"{constant}.own.{family}"
+    return constant
 
 
 def names_of(form: Form) -> tuple[str, ...]:
@@ -137,8 +149,11 @@ def _constants_block(form: Form, table: Table, prior: Prior) -> tuple[_Block, di
 
     chosen: dict[str, list[np.ndarray]] = {}
     for constant in names_of(form):
-        shared = column(constant, prior.centre[constant], prior.spread[constant])
-        chosen[constant] = [np.full(len(table), shared)]
+        column(constant, prior.centre[constant], prior.spread[constant])
+        for name, (at, width) in prior.own.items():
+            if name.startswith(f"{constant}.own."):
+                column(name, at, width)
+        chosen[constant] = [np.array([index[base_of(constant, t, prior.own)] for t in table.tags])]
         for level in LEVELS:
             width = prior.deviation(constant, level)
             if width > 0:

@@ -8,13 +8,14 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from chipscale.catalog import Catalog
+from chipscale.cost.hardware import base_precision
 from chipscale.cost.kernels.form import Form, Silicon
 from chipscale.cost.silicon import silicon
 from chipscale.evidence import Belief, EvidenceError
@@ -27,7 +28,10 @@ MOST = 2.0**62
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One row understood: the form and its call, the precision whose matrix peak counts, the engine and its kernel."""
+    """One row understood: the form and its call, the precision whose matrix peak counts, the engine and its kernel.
+
+    `share` is the part of a package that ran the kernel: one die of two is 0.5. A precision of "" is the chip's own at 16 bit.
+    """
 
     form: Form
     call: Any
@@ -35,6 +39,7 @@ class Reading:
     engine: str
     kernel: str
     seconds: float
+    share: float = 1.0
 
 
 def name_of(row: Row) -> str:
@@ -77,7 +82,8 @@ def rules(catalog: Catalog, form: str) -> tuple[Rule, ...]:
     """Read data/kernels/FORM.toml."""
     table = tomllib.loads(catalog.text(f"kernels/{form}.toml"))
     return tuple(
-        Rule(family=r["family"], **{k: re.compile(r.get(k, ""), re.IGNORECASE) for k in ("engine", "kernel", "precision", "arch")}) for r in table["rule"]
+        Rule(family=r["family"], **{k: re.compile(r.get(k, ""), re.IGNORECASE) for k in ("engine", "kernel", "precision", "arch")})
+        for r in table["rule"]
     )
 
 
@@ -98,6 +104,7 @@ def read_prior(catalog: Catalog, form: str) -> Prior:
         levels={k: float(v) for k, v in t["levels"].items()},
         surface={k: float(v) for k, v in t.get("surface", {}).items()},
         noise=float(t["noise"]),
+        own={f"{c}.own.{f}": (math.log(v["value"]), float(v["spread"])) for f, constants in t.get("own", {}).items() for c, v in constants.items()},
     )
 
 
@@ -127,17 +134,18 @@ def assembled(readings: Sequence[Reading], rows: Sequence[Row], catalog: Catalog
     """Put readings of one form into arrays, each with its chip's numbers and its tags."""
     form = readings[0].form
     found = rules(catalog, form.id)
-    known: dict[tuple[str, str], tuple[Silicon, str, str]] = {}
+    known: dict[tuple[str, str, float], tuple[Silicon, str, str]] = {}
     tags: list[Tags] = []
     chips: list[Silicon] = []
     families: dict[tuple[str, ...], str] = {}
     for reading, row in zip(readings, rows, strict=True):
-        key = (row["chip"], reading.precision)
+        key = (row["chip"], reading.precision, reading.share)
         if key not in known:
             chip = catalog.chip(row["chip"])
             if isinstance(chip, Belief):
                 raise EvidenceError(f"{name_of(row)}, column chip: {row['chip']} is a belief over several chips; name the one that was measured")
-            known[key] = (silicon(chip, catalog, reading.precision), chip.id, chip.family)
+            numbers = silicon(chip, catalog, reading.precision or base_precision(chip))
+            known[key] = (part(numbers, reading.share), chip.id, chip.family)
         numbers, id, arch = known[key]
         what = (reading.engine, reading.kernel, reading.precision, arch)
         if what not in families:
@@ -148,6 +156,15 @@ def assembled(readings: Sequence[Reading], rows: Sequence[Row], catalog: Catalog
         chips.append(numbers)
     return Table(call=_columns(form.call, [r.call for r in readings]), silicon=_columns(Silicon, chips), tags=tags,
                  seconds=np.array([r.seconds for r in readings]))  # fmt: skip
+
+
+#: what a die has of its package's numbers
+SHARED = ("peak", "peak16", "memory_bandwidth", "cache_bytes", "cores", "link_bandwidth", "outer_bandwidth")
+
+
+def part(numbers: Silicon, share: float) -> Silicon:
+    """Return the numbers of a part of a package, such as one die of two (0.5)."""
+    return replace(numbers, **{name: getattr(numbers, name) * share for name in SHARED})
 
 
 def _columns(noun: type[Any], values: Sequence[Any]) -> Any:

@@ -16,7 +16,8 @@ class Silicon:
     """What kernel forms read of a chip, each a float or an array over calls.
 
     `peak` is the dense matrix peak (FLOP/s) at the call's precision, `peak16` at 16 bit; bandwidths are B/s (links: a chip
-    and direction); `cache_bytes` is the last cache; `cores` counts SMs or cube cores; `link_size` chips share the inner fabric.
+    and direction); `cache_bytes` is the last cache; `cores` counts SMs or cube cores; `link_size` chips share the inner fabric,
+    which is a full mesh of links where `mesh` is 1; `outer_bandwidth` is what a chip sends past it.
     """
 
     peak: Num
@@ -27,6 +28,8 @@ class Silicon:
     link_bandwidth: Num
     link_size: Num
     node: Num
+    mesh: Num = 0.0
+    outer_bandwidth: Num = 25e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -47,7 +47,8 @@ def gemm_seconds(c: Gemm, s: Silicon, k: GemmConstants) -> Num:
     """
     waves = np.maximum(c.m, 16.0) * np.maximum(c.n, 16.0) / (128.0 * 128.0) / s.cores
     fill = np.minimum(1.0, waves) ** 0.0
-    compute = 2.0 * np.maximum(c.m, 16.0) * c.n * c.k / (k.fraction * s.peak * fill) * (1.0 + k.edge * (1.0 / c.m + 1.0 / c.n + 1.0 / c.k))
+    edges = 1.0 + k.edge * (1.0 / np.maximum(c.m, 16.0) + 1.0 / c.n + 1.0 / c.k)
+    compute = 2.0 * np.maximum(c.m, 16.0) * c.n * c.k / (k.fraction * s.peak * fill) * edges
     moving = (c.a * c.m * c.k + c.b * c.n * c.k + c.out * c.m * c.n) / (k.memory * s.memory_bandwidth)
     passes = c.quantised * k.quantise * c.m * c.k * 3.0 / s.memory_bandwidth
     return k.launch + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
