@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from chipscale.catalog import Catalog
 from chipscale.cost.hardware import base_precision, peak_of
 from chipscale.cost.kernels.form import Silicon
@@ -18,6 +20,7 @@ def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
         memory_bandwidth=chip.value("memory_bandwidth"),
         cache_bytes=_of(chip, catalog, "cache_bytes"),
         cores=_of(chip, catalog, "cores"),
+        exponentials=_exponentials(chip, catalog),
         link_bandwidth=inner.bandwidth.value,
         link_size=float(inner.size),
         node=float(cluster.node),
@@ -27,3 +30,11 @@ def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
 def _of(chip: Chip, catalog: Catalog, quantity: str) -> float:
     """Return a chip's value, or that of its family's usual chip where its file is silent."""
     return chip.value(quantity) if chip.has(quantity) else catalog.architecture(chip.family).value(quantity)
+
+
+def _exponentials(chip: Chip, catalog: Catalog) -> float:
+    """Return exponentials a second of all cores, or infinity where the architecture's file does not state them: no ceiling is known."""
+    architecture = catalog.architecture(chip.family)
+    if not architecture.has("exponentials_per_cycle"):
+        return math.inf
+    return _of(chip, catalog, "cores") * architecture.value("exponentials_per_cycle") * _of(chip, catalog, "clock")

@@ -16,7 +16,8 @@ class Silicon:
     """What kernel forms read of a chip, each a float or an array over calls.
 
     `peak` is the dense matrix peak (FLOP/s) at the call's precision, `peak16` at 16 bit; bandwidths are B/s (links: a chip
-    and direction); `cache_bytes` is the last cache; `cores` counts SMs or cube cores; `link_size` chips share the inner fabric.
+    and direction); `cache_bytes` is the last cache; `cores` counts SMs or cube cores; `exponentials` is the rate (1/s) of
+    the special function units, infinite where nobody states it; `link_size` chips share the inner fabric.
     """
 
     peak: Num
@@ -24,6 +25,7 @@ class Silicon:
     memory_bandwidth: Num
     cache_bytes: Num
     cores: Num
+    exponentials: Num
     link_bandwidth: Num
     link_size: Num
     node: Num
