@@ -9,6 +9,9 @@ from chipscale.cost.hardware import base_precision, peak_of
 from chipscale.cost.kernels.form import Silicon
 from chipscale.facts.chip import Chip
 
+#: clock (Hz) at which launches and dependent steps of kernel forms are counted
+REFERENCE_CLOCK = 2e9
+
 
 def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
     """Read a chip's numbers at a precision; a precision that it lacks is refused."""
@@ -21,6 +24,7 @@ def silicon(chip: Chip, catalog: Catalog, precision: str) -> Silicon:
         cache_bytes=_of(chip, catalog, "cache_bytes"),
         cores=_of(chip, catalog, "cores"),
         exponentials=_exponentials(chip, catalog),
+        pace=_clock(chip, catalog) / REFERENCE_CLOCK,
         link_bandwidth=inner.bandwidth.value,
         link_size=float(inner.size),
         node=float(cluster.node),
@@ -37,4 +41,10 @@ def _exponentials(chip: Chip, catalog: Catalog) -> float:
     architecture = catalog.architecture(chip.family)
     if not architecture.has("exponentials_per_cycle"):
         return math.inf
-    return _of(chip, catalog, "cores") * architecture.value("exponentials_per_cycle") * _of(chip, catalog, "clock")
+    return _of(chip, catalog, "cores") * architecture.value("exponentials_per_cycle") * _clock(chip, catalog)
+
+
+def _clock(chip: Chip, catalog: Catalog) -> float:
+    """Return the core clock, the reference where neither the chip nor its architecture states one."""
+    known = chip.has("clock") or catalog.architecture(chip.family).has("clock")
+    return _of(chip, catalog, "clock") if known else REFERENCE_CLOCK

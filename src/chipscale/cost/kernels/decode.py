@@ -84,8 +84,8 @@ def decode_seconds(c: Decode, s: Silicon, k: DecodeConstants) -> Num:
     width = c.kv + k.convert * np.maximum(0.0, 2.0 - c.kv)
     compute = 4.0 * c.batch * c.past * c.head_dim * (c.heads + k.pad * c.kv_heads) / (k.fraction * s.peak)
     moving = c.batch * c.head_dim * (2.0 * c.past * c.kv_heads * width + c.heads * (c.q + 2.0)) / (k.memory * s.memory_bandwidth)
-    longest = k.step * c.past / 128.0 * c.head_dim * width / 256.0 * longest_share(c.batch * c.kv_heads, s.cores, k.split)
-    return k.launch + longest + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    longest = k.step / s.pace * c.past / 128.0 * c.head_dim * width / 256.0 * longest_share(c.batch * c.kv_heads, s.cores, k.split)
+    return k.launch / s.pace + longest + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def decode_floor(c: Decode, s: Silicon) -> Num:

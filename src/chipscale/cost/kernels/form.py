@@ -17,7 +17,7 @@ class Silicon:
 
     `peak` is the dense matrix peak (FLOP/s) at the call's precision, `peak16` at 16 bit; bandwidths are B/s (links: a chip
     and direction); `cache_bytes` is the last cache; `cores` counts SMs or cube cores; `exponentials` is the rate (1/s) of
-    the special function units, infinite where nobody states it; `link_size` chips share the inner fabric.
+    the special function units, infinite where nobody states it; `pace` is the core clock over 2 GHz, 1 where nobody states it; `link_size` chips share the inner fabric.
     """
 
     peak: Num
@@ -26,6 +26,7 @@ class Silicon:
     cache_bytes: Num
     cores: Num
     exponentials: Num
+    pace: Num
     link_bandwidth: Num
     link_size: Num
     node: Num

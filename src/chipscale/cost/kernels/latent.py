@@ -64,10 +64,10 @@ def latent_prefill_seconds(c: LatentPrefill, s: Silicon, k: LatentPrefillConstan
     """
     rows = c.new + k.edge
     a_pair = 2.0 * (KEY + VALUE) / (k.fraction * s.peak) + 1.0 / (k.exponential * s.exponentials)
-    compute = c.batch * c.heads * rows * rows / 2.0 * a_pair + k.step * c.new / TILE
+    compute = c.batch * c.heads * rows * rows / 2.0 * a_pair + k.step / s.pace * c.new / TILE
     moving = latent_prefill_bytes(c) / (k.memory * s.memory_bandwidth)
     passes = k.passes * c.batch * c.new * c.heads * (2.0 * KEY + VALUE) * c.q / s.memory_bandwidth
-    return k.launch + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    return k.launch / s.pace + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def latent_prefill_floor(c: LatentPrefill, s: Silicon) -> Num:
@@ -145,8 +145,8 @@ def latent_decode_seconds(c: LatentDecode, s: Silicon, k: LatentDecodeConstants)
     width = c.kv + k.convert * np.maximum(0.0, 2.0 - c.kv)
     compute = 2.0 * (CACHED + SUMMED) * c.batch * c.past * (c.heads + k.pad) / (k.fraction * s.peak)
     moving = c.batch * (CACHED * c.past * width + c.heads * (CACHED * c.q + SUMMED * 2.0)) / (k.memory * s.memory_bandwidth)
-    longest = k.step * c.past / 128.0 * width / 2.0 * longest_share(c.batch, s.cores, k.split)
-    return k.launch + longest + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    longest = k.step / s.pace * c.past / 128.0 * width / 2.0 * longest_share(c.batch, s.cores, k.split)
+    return k.launch / s.pace + longest + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def latent_decode_floor(c: LatentDecode, s: Silicon) -> Num:

@@ -17,7 +17,8 @@ TILE = 128.0
 class Prefill:
     """`batch` sequences of `new` tokens after `past` ones; `q` and `kv` are bytes an element of the queries and of the cache.
 
-    `heads` query heads share `kv_heads` heads of keys and values, all `head_dim` wide.
+    `heads` query heads share `kv_heads` heads of keys and values, all `head_dim` wide. `fused` is 1 where rotary embedding and the
+    cache's write are part of the call.
     """
 
     batch: Num
@@ -28,17 +29,19 @@ class Prefill:
     head_dim: Num
     q: Num
     kv: Num
+    fused: Num
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillConstants:
-    """launch (s); fraction of the matrix peak; exponential: share of the exponentials' rate; memory: fraction of bandwidth.
+    """launch (s), prologue (s): launches of what is fused, both at 2 GHz; fraction of the matrix peak; exponential: share of the exponentials' rate; memory: fraction of bandwidth.
 
-    passes: how often the new tokens' queries, keys and values cross memory before the kernel; edge: tokens of a tile that the mask wastes;
+    passes: how often the new tokens' queries, keys and values cross memory in what is fused; edge: tokens of a tile that the mask wastes;
     step (s): one tile of 128 keys of width 128 in the longest block, which no other block hides.
     """
 
     launch: Num
+    prologue: Num
     fraction: Num
     exponential: Num
     memory: Num
@@ -73,11 +76,11 @@ def prefill_seconds(c: Prefill, s: Silicon, k: PrefillConstants) -> Num:
     rows = c.new + k.edge
     a_pair = 4.0 * c.head_dim / (k.fraction * s.peak) + 1.0 / (k.exponential * s.exponentials)
     whole = c.batch * c.heads * (rows * c.past + rows * rows / 2.0) * a_pair
-    compute = whole + k.step * (c.past + c.new) / TILE * c.head_dim / 128.0
-    new_bytes = c.batch * c.new * c.head_dim * (c.q * c.heads + c.kv * 2.0 * c.kv_heads)
+    compute = whole + k.step / s.pace * (c.past + c.new) / TILE * c.head_dim / 128.0
+    new_bytes = c.batch * c.new * c.head_dim * (2.0 * c.heads + (2.0 + c.kv) * c.kv_heads)
     moving = prefill_bytes(c) / (k.memory * s.memory_bandwidth)
-    passes = k.passes * new_bytes / s.memory_bandwidth
-    return k.launch + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    passes = c.fused * k.passes * new_bytes / s.memory_bandwidth
+    return (k.launch + c.fused * k.prologue) / s.pace + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def prefill_bytes(c: Prefill) -> Num:

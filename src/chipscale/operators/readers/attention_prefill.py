@@ -18,5 +18,6 @@ def read(row: Row) -> Reading:
         head_dim=number(row, "head_dim"),
         q=width_of(row, "dtype"),
         kv=width_of(row, "kv_dtype"),
+        fused=float(row["engine"].lower().startswith("trtllm")),
     )
     return Reading(form=PREFILL, call=call, precision=dtype, engine=row["engine"], kernel=f"{row['kernel']}:{dtype}:kv-{kv_dtype}", seconds=seconds_of(row))
