@@ -8,34 +8,42 @@ import numpy as np
 
 from chipscale.cost.kernels.decode import longest_share
 from chipscale.cost.kernels.form import Axis, Form, Silicon
-from chipscale.cost.kernels.prefill import TILE, causal_pairs
+from chipscale.cost.kernels.prefill import TILE, causal_pairs, narrowed
 from chipscale.ops.work import Num
 
-#: widths of one head: query and key (128 + 64 rotary), value; of one token in the cache (512 + 64 rotary), of its part that is summed
-KEY, VALUE, CACHED, SUMMED = 192.0, 128.0, 576.0, 512.0
+#: widths of one token in the cache (512 + 64 rotary) and of its part that is summed
+CACHED, SUMMED = 576.0, 512.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentPrefill:
-    """`batch` prompts of `new` tokens, `heads` on this chip; `q` and `kv` are bytes an element of the queries and of the cache."""
+    """`batch` prompts of `new` tokens, `heads` on this chip; `q` and `kv` are bytes an element of the queries and of the cache.
+
+    `key` and `value` are the widths of a head: 192 and 128 where keys and values are made wide, 576 and 512 on the compressed cache itself.
+    """
 
     batch: Num
     new: Num
     heads: Num
+    key: Num
+    value: Num
     q: Num
     kv: Num
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentPrefillConstants:
-    """launch (s); fraction of the matrix peak; exponential: share of the exponentials' rate; memory: fraction of bandwidth.
+    """launch (s), cast (s) where the cache is narrow, at 2 GHz; fraction of the matrix peak; exponential: share of the exponentials' rate.
 
-    passes: how often the new tokens' queries, keys and values cross memory before the kernel; edge: tokens of a tile that the mask wastes;
+    memory: fraction of bandwidth; gain: by how much a narrow cache speeds the matrix products; passes: how often the new tokens' queries, keys
+    and values cross memory to be made narrow; edge: tokens of a tile that the mask wastes;
     step (s): one tile of 128 keys in the longest block, which no other block hides.
     """
 
     launch: Num
+    cast: Num
     fraction: Num
+    gain: Num
     exponential: Num
     memory: Num
     passes: Num
@@ -44,41 +52,42 @@ class LatentPrefillConstants:
 
 
 def latent_prefill_bytes(c: LatentPrefill) -> Num:
-    """Count queries, keys and values in and outputs out, all heads wide.
+    """Count queries, keys and values in and outputs out, wide by head or once compressed.
 
-    N n h ((192 + 192 + 128) q + 128 x 2).
+    N n h (d_k q + 2 d_v) + N n q (h (d_k + d_v) if wide, else 576).
 
-    Holds when keys and values were made wide before.
+    Holds when each operand crosses memory once.
     Source: deepseek-v2, section 2.1.2.
     """
-    return c.batch * c.new * c.heads * ((2.0 * KEY + VALUE) * c.q + VALUE * 2.0)
+    keys = np.where(c.key < CACHED, c.heads * (c.key + c.value), CACHED)
+    return c.batch * c.new * (c.heads * (c.key * c.q + c.value * 2.0) + keys * c.q)
 
 
 def latent_prefill_seconds(c: LatentPrefill, s: Silicon, k: LatentPrefillConstants) -> Num:
-    """Cost causal attention of prompts with wide keys and values.
+    """Cost causal attention of prompts.
 
-    t = launch + passes + max(a, b) + 0.2 min(a, b);  a = N h n'^2 / 2 (2 (192 + 128) / (f P) + 1 / (e E)) + step n / 128;  b = bytes / (r B);  n' = n + edge.
+    t = launch + passes + max(a, b) + 0.2 min(a, b);  a = N h n'^2 / 2 (2 (d_k + d_v) / (f P) + 1 / (e E)) + step n / 128;  b = bytes / (r B);  n' = n + edge.
 
     Holds when one core takes a tile of queries of one head and walks its keys in steps.
     Source: deepseek-v2, section 2.1.2; graham-1969, theorem 1 (the longest job after a full schedule).
     """
-    rows = c.new + k.edge
-    a_pair = 2.0 * (KEY + VALUE) / (k.fraction * s.peak) + 1.0 / (k.exponential * s.exponentials)
+    rows, narrow = c.new + k.edge, narrowed(c.q, c.kv)
+    a_pair = 2.0 * (c.key + c.value) / (k.fraction * s.peak * (1.0 + narrow * k.gain)) + 1.0 / (k.exponential * s.exponentials)
     compute = c.batch * c.heads * rows * rows / 2.0 * a_pair + k.step / s.pace * c.new / TILE
     moving = latent_prefill_bytes(c) / (k.memory * s.memory_bandwidth)
-    passes = k.passes * c.batch * c.new * c.heads * (2.0 * KEY + VALUE) * c.q / s.memory_bandwidth
-    return k.launch / s.pace + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    passes = narrow * k.passes * c.batch * c.new * c.heads * (2.0 * c.key + c.value) * c.q / s.memory_bandwidth
+    return (k.launch + narrow * k.cast) / s.pace + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def latent_prefill_floor(c: LatentPrefill, s: Silicon) -> Num:
     """Bound attention by matrix peak and by the bytes that no cache can hold.
 
-    max(2 (192 + 128) pairs / P, (bytes - cache) / B).
+    max(2 (d_k + d_v) pairs / P, (bytes - cache) / B).
 
     Holds always.
     Source: roofline-2009, equation 1.
     """
-    flop = 2.0 * (KEY + VALUE) * c.batch * c.heads * causal_pairs(c.new, 0.0)
+    flop = 2.0 * (c.key + c.value) * c.batch * c.heads * causal_pairs(c.new, 0.0)
     return np.maximum(flop / s.peak, np.maximum(latent_prefill_bytes(c) - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 

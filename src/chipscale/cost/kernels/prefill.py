@@ -34,15 +34,17 @@ class Prefill:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrefillConstants:
-    """launch (s), prologue (s): launches of what is fused, both at 2 GHz; fraction of the matrix peak; exponential: share of the exponentials' rate; memory: fraction of bandwidth.
+    """launch (s), prologue (s) of what is fused, cast (s) where a 16-bit call has a narrow cache, all at 2 GHz; fraction of the matrix peak; exponential: share of the exponentials' rate; memory: fraction of bandwidth.
 
-    passes: how often the new tokens' queries, keys and values cross memory in what is fused; edge: tokens of a tile that the mask wastes;
+    gain: by how much a narrow cache speeds the matrix products of a 16-bit call; passes: how often the new tokens' queries, keys and values cross memory in what is fused; edge: tokens of a tile that the mask wastes;
     step (s): one tile of 128 keys of width 128 in the longest block, which no other block hides.
     """
 
     launch: Num
     prologue: Num
+    cast: Num
     fraction: Num
+    gain: Num
     exponential: Num
     memory: Num
     passes: Num
@@ -64,6 +66,20 @@ def causal_pairs(new: Num, past: Num) -> Num:
     return new * past + new * (new + 1.0) / 2.0
 
 
+def narrowed(q: Num, kv: Num) -> Num:
+    """Say how far a cache is narrower than its queries: 1 for 8 bits under 16, 0 for equal widths.
+
+    max(0, (q - v) / v).
+
+    Holds when both are widths in bytes.
+    Source: attention-2017, section 3.2 (queries against keys).
+
+    >>> narrowed(2.0, 1.0)
+    1.0
+    """
+    return np.minimum(1.0, np.maximum(0.0, (q - kv) / kv))
+
+
 def prefill_seconds(c: Prefill, s: Silicon, k: PrefillConstants) -> Num:
     """Cost causal attention of a batch of prompts.
 
@@ -74,13 +90,14 @@ def prefill_seconds(c: Prefill, s: Silicon, k: PrefillConstants) -> Num:
     Source: flash-attention-2, section 3.1; graham-1969, theorem 1 (the longest job after a full schedule).
     """
     rows = c.new + k.edge
-    a_pair = 4.0 * c.head_dim / (k.fraction * s.peak) + 1.0 / (k.exponential * s.exponentials)
+    narrow = narrowed(c.q, c.kv)
+    a_pair = 4.0 * c.head_dim / (k.fraction * s.peak * (1.0 + narrow * k.gain)) + 1.0 / (k.exponential * s.exponentials)
     whole = c.batch * c.heads * (rows * c.past + rows * rows / 2.0) * a_pair
     compute = whole + k.step / s.pace * (c.past + c.new) / TILE * c.head_dim / 128.0
     new_bytes = c.batch * c.new * c.head_dim * (2.0 * c.heads + (2.0 + c.kv) * c.kv_heads)
     moving = prefill_bytes(c) / (k.memory * s.memory_bandwidth)
     passes = c.fused * k.passes * new_bytes / s.memory_bandwidth
-    return (k.launch + c.fused * k.prologue) / s.pace + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    return (k.launch + c.fused * k.prologue + narrow * k.cast) / s.pace + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def prefill_bytes(c: Prefill) -> Num:
