@@ -31,7 +31,8 @@ class DecodeConstants:
     """launch (s); fraction of the matrix peak; memory: fraction of bandwidth; convert: share of the bytes that a narrow cache saves and widening costs.
 
     pad: query rows of a tile that hold nothing; step (s): 128 tokens of one head (width 128, 2 bytes) on one core;
-    split: how well idle cores share one sequence (0 not, 1 evenly).
+    split: how well idle cores share one sequence (0 not, 1 evenly);
+    block (s): what a core spends to begin and end one sequence and head.
     """
 
     launch: Num
@@ -41,6 +42,7 @@ class DecodeConstants:
     pad: Num
     step: Num
     split: Num
+    block: Num
 
 
 def longest_share(blocks: Num, cores: Num, split: Num) -> Num:
@@ -75,7 +77,7 @@ def decode_bytes(c: Decode) -> Num:
 def decode_seconds(c: Decode, s: Silicon, k: DecodeConstants) -> Num:
     """Cost attention of one token a sequence.
 
-    t = launch + longest + max(a, b) + 0.2 min(a, b);  a = 4 N s d g (h/g + pad) / (f P);  b = bytes / (r B), a narrow cache's bytes plus convert of its saving;
+    t = launch + longest + block N g / cores + max(a, b) + 0.2 min(a, b);  a = 4 N s d g (h/g + pad) / (f P);  b = bytes / (r B), a narrow cache's bytes plus convert of its saving;
     longest = step x s/128 x d v / 256 x share.
 
     Holds when one core takes one sequence and head of the cache, or a part of it.
@@ -85,7 +87,8 @@ def decode_seconds(c: Decode, s: Silicon, k: DecodeConstants) -> Num:
     compute = 4.0 * c.batch * c.past * c.head_dim * (c.heads + k.pad * c.kv_heads) / (k.fraction * s.peak)
     moving = c.batch * c.head_dim * (2.0 * c.past * c.kv_heads * width + c.heads * (c.q + 2.0)) / (k.memory * s.memory_bandwidth)
     longest = k.step / s.pace * c.past / 128.0 * c.head_dim * width / 256.0 * longest_share(c.batch * c.kv_heads, s.cores, k.split)
-    return k.launch / s.pace + longest + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    begun = k.block / s.pace * c.batch * c.kv_heads / s.cores
+    return k.launch / s.pace + longest + begun + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def decode_floor(c: Decode, s: Silicon) -> Num:
@@ -101,10 +104,10 @@ def decode_floor(c: Decode, s: Silicon) -> Num:
 
 
 def decode_coordinates(c: Decode, s: Silicon) -> tuple[Num, ...]:
-    """Place a call by head width, tokens in the cache and sequences times heads of the cache."""
-    return np.log2(c.head_dim), np.log2(c.past), np.log2(c.batch * c.kv_heads)
+    """Place a call by head width, tokens in the cache sequences times heads of the cache, and queries that share one."""
+    return np.log2(c.head_dim), np.log2(c.past), np.log2(c.batch * c.kv_heads), np.log2(c.heads / c.kv_heads)
 
 
 DECODE = Form(id="decode", call=Decode, constants=DecodeConstants, seconds=decode_seconds, floor=decode_floor,
-              axes=(Axis(name="head_dim", knots=(6, 7, 7.585, 8, 9)), Axis(name="past", knots=(1, 5, 8, 11, 14, 17)), Axis(name="sequences", knots=(0, 4, 7, 10, 13))),
+              axes=(Axis(name="head_dim", knots=(6, 7, 7.585, 8, 9)), Axis(name="past", knots=(1, 5, 8, 11, 14, 17)), Axis(name="sequences", knots=(0, 4, 7, 10, 13)), Axis(name="group", knots=(0, 3, 5, 6))),
               coordinates=decode_coordinates)  # fmt: skip

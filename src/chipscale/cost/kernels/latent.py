@@ -114,18 +114,21 @@ class LatentDecode:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LatentDecodeConstants:
-    """launch (s); fraction of the matrix peak; memory: fraction of bandwidth; convert: share of the bytes that a narrow cache saves and widening costs.
+    """launch (s); fraction of the matrix peak; gain: by how much a narrow cache speeds the products; memory: fraction of bandwidth; convert: share of the bytes that a narrow cache saves and widening costs.
 
-    pad: query rows of a tile that hold nothing; step (s): 128 tokens on one core; split: how well idle cores share one sequence (0 not, 1 evenly).
+    pad: query rows of a tile that hold nothing; step (s): 128 tokens on one core; split: how well idle cores share one sequence (0 not, 1 evenly);
+    block (s): what a core spends to begin and end one sequence and 16 heads.
     """
 
     launch: Num
     fraction: Num
+    gain: Num
     memory: Num
     convert: Num
     pad: Num
     step: Num
     split: Num
+    block: Num
 
 
 def latent_decode_bytes(c: LatentDecode) -> Num:
@@ -145,17 +148,18 @@ def latent_decode_bytes(c: LatentDecode) -> Num:
 def latent_decode_seconds(c: LatentDecode, s: Silicon, k: LatentDecodeConstants) -> Num:
     """Cost attention of one token a sequence over the compressed cache.
 
-    t = launch + longest + max(a, b) + 0.2 min(a, b);  a = 2 (576 + 512) N s (h + pad) / (f P);  b = bytes / (r B), a narrow cache's bytes plus convert of its saving;
+    t = launch + longest + block N (1 + h/16) / cores + max(a, b) + 0.2 min(a, b);  a = 2 (576 + 512) N s (h + pad) / (f P);  b = bytes / (r B), a narrow cache's bytes plus convert of its saving;
     longest = step x s/128 x v/2 x share.
 
     Holds when one core takes one sequence, or a part of it, for all heads.
     Source: deepseek-v2, section 2.1.2; flash-decoding, "Flash-Decoding: faster attention for long context".
     """
     width = c.kv + k.convert * np.maximum(0.0, 2.0 - c.kv)
-    compute = 2.0 * (CACHED + SUMMED) * c.batch * c.past * (c.heads + k.pad) / (k.fraction * s.peak)
+    compute = 2.0 * (CACHED + SUMMED) * c.batch * c.past * (c.heads + k.pad) / (k.fraction * s.peak * (1.0 + narrowed(c.q, c.kv) * k.gain))
     moving = c.batch * (CACHED * c.past * width + c.heads * (CACHED * c.q + SUMMED * 2.0)) / (k.memory * s.memory_bandwidth)
     longest = k.step / s.pace * c.past / 128.0 * width / 2.0 * longest_share(c.batch, s.cores, k.split)
-    return k.launch / s.pace + longest + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
+    begun = k.block / s.pace * c.batch * (1.0 + c.heads / 16.0) / s.cores
+    return k.launch / s.pace + longest + begun + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
 
 def latent_decode_floor(c: LatentDecode, s: Silicon) -> Num:
@@ -177,4 +181,4 @@ def latent_decode_coordinates(c: LatentDecode, s: Silicon) -> tuple[Num, ...]:
 
 LATENT_DECODE = Form(id="latent_decode", call=LatentDecode, constants=LatentDecodeConstants, seconds=latent_decode_seconds,
                      floor=latent_decode_floor, coordinates=latent_decode_coordinates,
-                     axes=(Axis(name="past", knots=(1, 6, 9, 12, 14, 17)), Axis(name="batch", knots=(0, 3, 6, 8, 10)), Axis(name="heads", knots=(0, 4, 7))))  # fmt: skip
+                     axes=(Axis(name="past", knots=(1, 6, 9, 12, 14, 17)), Axis(name="batch", knots=(0, 3, 6, 8, 10)), Axis(name="heads", knots=(0, 4, 5, 6, 7))))  # fmt: skip

@@ -37,7 +37,8 @@ class PrefillConstants:
     """launch (s), prologue (s) of what is fused, cast (s) where a 16-bit call has a narrow cache, all at 2 GHz; fraction of the matrix peak; exponential: share of the exponentials' rate; memory: fraction of bandwidth.
 
     gain: by how much a narrow cache speeds the matrix products of a 16-bit call; passes: how often the new tokens' queries, keys and values cross memory in what is fused; edge: tokens of a tile that the mask wastes;
-    step (s): one tile of 128 keys of width 128 in the longest block, which no other block hides.
+    step (s): one tile of 128 keys of width 128 in the longest block, which no other block hides;
+    block (s): what a core spends to begin and end one tile of queries of one head.
     """
 
     launch: Num
@@ -50,6 +51,7 @@ class PrefillConstants:
     passes: Num
     edge: Num
     step: Num
+    block: Num
 
 
 def causal_pairs(new: Num, past: Num) -> Num:
@@ -83,7 +85,7 @@ def narrowed(q: Num, kv: Num) -> Num:
 def prefill_seconds(c: Prefill, s: Silicon, k: PrefillConstants) -> Num:
     """Cost causal attention of a batch of prompts.
 
-    t = launch + passes + max(a, b) + 0.2 min(a, b);  a = N h (n' p + n'^2 / 2) (4 d / (f P) + 1 / (e E)) + step (n + p) d / 128^2;
+    t = launch + passes + max(a, b) + 0.2 min(a, b);  a = N h (n' p + n'^2 / 2) (4 d / (f P) + 1 / (e E)) + step (n + p) d / 128^2 + block N h (n/128 + 1/2) / cores;
     b = bytes / (r B);  n' = n + edge.
 
     Holds when one core takes a tile of queries of one head and walks its keys in steps.
@@ -93,7 +95,8 @@ def prefill_seconds(c: Prefill, s: Silicon, k: PrefillConstants) -> Num:
     narrow = narrowed(c.q, c.kv)
     a_pair = 4.0 * c.head_dim / (k.fraction * s.peak * (1.0 + narrow * k.gain)) + 1.0 / (k.exponential * s.exponentials)
     whole = c.batch * c.heads * (rows * c.past + rows * rows / 2.0) * a_pair
-    compute = whole + k.step / s.pace * (c.past + c.new) / TILE * c.head_dim / 128.0
+    begun = k.block / s.pace * c.batch * c.heads * (c.new / TILE + 0.5) / s.cores
+    compute = whole + begun + k.step / s.pace * (c.past + c.new) / TILE * c.head_dim / 128.0
     new_bytes = c.batch * c.new * c.head_dim * (2.0 * c.heads + (2.0 + c.kv) * c.kv_heads)
     moving = prefill_bytes(c) / (k.memory * s.memory_bandwidth)
     passes = c.fused * k.passes * new_bytes / s.memory_bandwidth
