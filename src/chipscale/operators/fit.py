@@ -237,7 +237,7 @@ def _fit_surface(block: _Block, basis: Any, left: np.ndarray, knots: np.ndarray,
 
 def predict(form: Form, table: Table, found: Coefficients, surface: Sequence[str]) -> np.ndarray:
     """Return seconds, never below the roofline."""
-    unique = {t: None for t in table.tags}
+    unique = dict.fromkeys(table.tags)
     k_of = {t: [np.exp(found.log_constant(c, t)) for c in names_of(form)] for t in unique}
     matrix = np.array([k_of[t] for t in table.tags])
     k = form.constants(**{c: matrix[:, i] for i, c in enumerate(names_of(form))})

@@ -85,7 +85,8 @@ def rules(catalog: Catalog, form: str) -> tuple[Rule, ...]:
     """Read data/kernels/FORM.toml."""
     table = tomllib.loads(catalog.text(f"kernels/{form}.toml"))
     return tuple(
-        Rule(family=r["family"], **{k: re.compile(r.get(k, ""), re.IGNORECASE) for k in ("engine", "kernel", "precision", "arch")}) for r in table["rule"]
+        Rule(family=r["family"], **{k: re.compile(r.get(k, ""), re.IGNORECASE) for k in ("engine", "kernel", "precision", "arch")})
+        for r in table["rule"]
     )
 
 

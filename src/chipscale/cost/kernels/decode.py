@@ -51,7 +51,7 @@ def longest_share(blocks: Num, cores: Num, split: Num) -> Num:
     1 / (1 + split (max(1, cores / blocks) - 1)).
 
     Holds when idle cores take parts of a sequence (flash decoding).
-    Source: flash-decoding, "Flash-Decoding: faster attention for long context".
+    Source: flash-decoding, "A faster attention for decoding: Flash-Decoding".
 
     >>> longest_share(33.0, 132.0, 1.0)
     0.25
@@ -81,7 +81,7 @@ def decode_seconds(c: Decode, s: Silicon, k: DecodeConstants) -> Num:
     longest = step x s/128 x d v / 256 x share.
 
     Holds when one core takes one sequence and head of the cache, or a part of it.
-    Source: gqa-2023, section 2; flash-decoding, "Flash-Decoding: faster attention for long context".
+    Source: gqa-2023, section 2; flash-decoding, "A faster attention for decoding: Flash-Decoding".
     """
     width = c.kv + k.convert * np.maximum(0.0, 2.0 - c.kv)
     compute = 4.0 * c.batch * c.past * c.head_dim * (c.heads + k.pad * c.kv_heads) / (k.fraction * s.peak)
@@ -103,7 +103,7 @@ def decode_floor(c: Decode, s: Silicon) -> Num:
     return np.maximum(flop / s.peak, np.maximum(decode_bytes(c) - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 
-def decode_coordinates(c: Decode, s: Silicon) -> tuple[Num, ...]:
+def decode_coordinates(c: Decode, _s: Silicon) -> tuple[Num, ...]:
     """Place a call by head width, tokens in the cache sequences times heads of the cache, and queries that share one."""
     return np.log2(c.head_dim), np.log2(c.past), np.log2(c.batch * c.kv_heads), np.log2(c.heads / c.kv_heads)
 

@@ -91,7 +91,7 @@ def latent_prefill_floor(c: LatentPrefill, s: Silicon) -> Num:
     return np.maximum(flop / s.peak, np.maximum(latent_prefill_bytes(c) - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 
-def latent_prefill_coordinates(c: LatentPrefill, s: Silicon) -> tuple[Num, ...]:
+def latent_prefill_coordinates(c: LatentPrefill, _s: Silicon) -> tuple[Num, ...]:
     """Place a call by tokens and by sequences times heads."""
     return np.log2(c.new), np.log2(c.batch * c.heads)
 
@@ -152,7 +152,7 @@ def latent_decode_seconds(c: LatentDecode, s: Silicon, k: LatentDecodeConstants)
     longest = step x s/128 x v/2 x share.
 
     Holds when one core takes one sequence, or a part of it, for all heads.
-    Source: deepseek-v2, section 2.1.2; flash-decoding, "Flash-Decoding: faster attention for long context".
+    Source: deepseek-v2, section 2.1.2; flash-decoding, "A faster attention for decoding: Flash-Decoding".
     """
     width = c.kv + k.convert * np.maximum(0.0, 2.0 - c.kv)
     compute = 2.0 * (CACHED + SUMMED) * c.batch * c.past * (c.heads + k.pad) / (k.fraction * s.peak * (1.0 + narrowed(c.q, c.kv) * k.gain))
@@ -174,7 +174,7 @@ def latent_decode_floor(c: LatentDecode, s: Silicon) -> Num:
     return np.maximum(flop / s.peak, np.maximum(latent_decode_bytes(c) - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 
-def latent_decode_coordinates(c: LatentDecode, s: Silicon) -> tuple[Num, ...]:
+def latent_decode_coordinates(c: LatentDecode, _s: Silicon) -> tuple[Num, ...]:
     """Place a call by tokens in the cache, sequences and heads."""
     return np.log2(c.past), np.log2(c.batch), np.log2(c.heads)
 

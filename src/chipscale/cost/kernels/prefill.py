@@ -126,7 +126,7 @@ def prefill_floor(c: Prefill, s: Silicon) -> Num:
     return np.maximum(flop / s.peak, np.maximum(prefill_bytes(c) - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 
-def prefill_coordinates(c: Prefill, s: Silicon) -> tuple[Num, ...]:
+def prefill_coordinates(c: Prefill, _s: Silicon) -> tuple[Num, ...]:
     """Place a call by head width, tokens and blocks a core."""
     return np.log2(c.head_dim), np.log2(c.past + c.new), np.log2(c.batch * c.heads)
 

@@ -20,4 +20,6 @@ def read(row: Row) -> Reading:
         kv=width_of(row, "kv_dtype"),
         fused=float(row["engine"].lower().startswith("trtllm")),
     )
-    return Reading(form=PREFILL, call=call, precision=dtype, engine=row["engine"], kernel=f"{row['kernel']}:{dtype}:kv-{kv_dtype}", seconds=seconds_of(row))
+    return Reading(
+        form=PREFILL, call=call, precision=dtype, engine=row["engine"], kernel=f"{row['kernel']}:{dtype}:kv-{kv_dtype}", seconds=seconds_of(row)
+    )
