@@ -53,7 +53,7 @@ def longest_share(blocks: Num, cores: Num, split: Num) -> Num:
     Holds when idle cores take parts of a sequence (flash decoding).
     Source: flash-decoding, "A faster attention for decoding: Flash-Decoding".
 
-    >>> longest_share(33.0, 132.0, 1.0)
+    >>> float(longest_share(33.0, 132.0, 1.0))
     0.25
     """
     share: Num = 1.0 / (1.0 + split * (np.maximum(1.0, cores / blocks) - 1.0))

@@ -76,7 +76,7 @@ def narrowed(q: Num, kv: Num) -> Num:
     Holds when both are widths in bytes.
     Source: attention-2017, section 3.2 (queries against keys).
 
-    >>> narrowed(2.0, 1.0)
+    >>> float(narrowed(2.0, 1.0))
     1.0
     """
     return np.minimum(1.0, np.maximum(0.0, (q - kv) / kv))
