@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -12,6 +13,9 @@ from chipscale.cost.kernels.form import Form, Silicon, hats
 
 #: what a row is known by, general to particular; a deviation of a member that was never fitted is 0
 LEVELS = ("precision", "technique", "family", "kernel", "arch", "chip", "cell")
+
+#: a row misses by m noises: its weight falls as (1 + m^2)^(2 TAIL), as with Cauchy errors
+TAIL = -0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,15 +100,22 @@ def names_of(form: Form) -> tuple[str, ...]:
 
 
 def surface_basis(form: Form, table: Table) -> tuple[np.ndarray, np.ndarray]:
-    """Return for each row the flat indices and the weights of the 2^d knots around it."""
+    """Return for each row the indices and weights of the 2 knots around it on each axis alone, then of the 2^d knots around it on all axes.
+
+    What an axis does alone is learnt from few rows; the corners carry what is left.
+    """
     coordinates = form.coordinates(table.call, table.silicon)
     index = np.zeros((len(table), 1), dtype=np.int64)
     weight = np.ones((len(table), 1))
+    alone: list[tuple[np.ndarray, np.ndarray]] = []
+    start = math.prod(len(axis.knots) for axis in form.axes)
     for value, axis in zip(coordinates, form.axes, strict=True):
         left, right = hats(np.broadcast_to(np.asarray(value, dtype=float), (len(table),)), axis)
         index = np.concatenate([index * len(axis.knots) + left[:, None], index * len(axis.knots) + left[:, None] + 1], axis=1)
         weight = np.concatenate([weight * (1 - right)[:, None], weight * right[:, None]], axis=1)
-    return index, weight
+        alone.append((np.stack([start + left, start + left + 1], axis=1), np.stack([1 - right, right], axis=1)))
+        start += len(axis.knots)
+    return np.concatenate([i for i, _ in alone] + [index], axis=1), np.concatenate([w for _, w in alone] + [weight], axis=1)
 
 
 def _members(table: Table, level: str) -> list[str]:
@@ -238,7 +249,7 @@ def _fit_surface(block: _Block, basis: Any, left: np.ndarray, knots: np.ndarray,
 
     for _ in range(2):
         misses = (left - basis @ knots) / noise
-        weight = (1.0 + misses**2) ** -0.25
+        weight = (1.0 + misses**2) ** TAIL
         scaled = diags(weight / noise) @ basis @ diags(block.spread)
         knots = block.spread * lsmr(scaled, weight * left / noise, damp=1.0, maxiter=200, atol=1e-5, btol=1e-5)[0]
     return knots

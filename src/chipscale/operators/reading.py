@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from chipscale.catalog import Catalog
-from chipscale.cost.hardware import base_precision
+from chipscale.cost.hardware import WIDTH, base_precision
 from chipscale.cost.kernels.form import Form, Silicon
 from chipscale.cost.silicon import silicon
 from chipscale.evidence import Belief, EvidenceError
@@ -65,6 +65,13 @@ def seconds_of(row: Row, column: str = "seconds", unit: float = 1.0) -> float:
     if value > 1e4:
         raise EvidenceError(f"{name_of(row)}, column {column}: {value:g} s for one kernel mixes units; give seconds")
     return value
+
+
+def width_of(row: Row, column: str) -> float:
+    """Return bytes an element of a row's number format; one that nobody knows is an error."""
+    if row.get(column) not in WIDTH:
+        raise EvidenceError(f"{name_of(row)}, column {column}: {row.get(column)!r} is unknown; use one of {', '.join(WIDTH)}")
+    return WIDTH[row[column]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

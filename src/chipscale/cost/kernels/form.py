@@ -16,8 +16,9 @@ class Silicon:
     """What kernel forms read of a chip, each a float or an array over calls.
 
     `peak` is the dense matrix peak (FLOP/s) at the call's precision, `peak16` at 16 bit; bandwidths are B/s (links: a chip
-    and direction); `cache_bytes` is the last cache; `cores` counts SMs or cube cores; `link_size` chips share the inner fabric,
-    which is a full mesh of links where `mesh` is 1; `outer_bandwidth` is what a chip sends past it.
+    and direction); `cache_bytes` is the last cache; `cores` counts SMs or cube cores; `exponentials` is the rate (1/s) of the
+    special function units, infinite where nobody states it; `pace` is the core clock over 2 GHz, 1 where nobody states it;
+    `link_size` chips share the inner fabric, which is a full mesh of links where `mesh` is 1; `outer_bandwidth` is what a chip sends past it.
     """
 
     peak: Num
@@ -25,6 +26,8 @@ class Silicon:
     memory_bandwidth: Num
     cache_bytes: Num
     cores: Num
+    exponentials: Num
+    pace: Num
     link_bandwidth: Num
     link_size: Num
     node: Num

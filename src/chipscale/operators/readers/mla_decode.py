@@ -1,0 +1,19 @@
+"""Rows of mla_decode.csv: columns chip, dtype, kv_dtype, batch_size, kv_tokens, num_heads (on the rank), engine, kernel, seconds."""
+
+from __future__ import annotations
+
+from chipscale.cost.kernels.latent import LATENT_DECODE, LatentDecode
+from chipscale.operators.reading import Reading, Row, number, seconds_of, width_of
+
+
+def read(row: Row) -> Reading:
+    """Understand one row."""
+    call = LatentDecode(
+        batch=number(row, "batch_size"),
+        past=number(row, "kv_tokens"),
+        heads=number(row, "num_heads"),
+        q=width_of(row, "dtype"),
+        kv=width_of(row, "kv_dtype"),
+    )
+    kernel = f"{row['kernel']}:{row['dtype']}:kv-{row['kv_dtype']}"
+    return Reading(form=LATENT_DECODE, call=call, precision=row["dtype"], engine=row["engine"], kernel=kernel, seconds=seconds_of(row))
