@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from chipscale.catalog import load as load_catalog
+from chipscale.cost.kernels.costing import names_of
 from chipscale.cost.kernels.exchange import EXCHANGE, Exchange, ExchangeConstants
 from chipscale.cost.kernels.experts import EXPERTS, Experts, ExpertsConstants, load
 from chipscale.cost.kernels.form import Form, Silicon
 from chipscale.evidence import EvidenceError
-from chipscale.operators.fit import names_of
 from chipscale.operators.readers import expert_alltoall, moe
 from chipscale.operators.reading import read_prior
 

@@ -25,7 +25,7 @@ from chipscale.report.jsonable import to_json
 from chipscale.report.page import Roofline, page, rooflines_of
 from chipscale.report.terminal import jobs_table, step_screen, verdict_details, verdict_screen
 from chipscale.report.words import counts, percent, ratio, short, span
-from chipscale.validate import Score, ScoredRow, Validation
+from chipscale.scores import Score, ScoredRow, Validation
 from chipscale.verdict.nouns import HypothesisShare, Interval, JobVerdict, Sensitivity, Side, Verdict
 
 NAN = float("nan")

@@ -11,8 +11,9 @@ from chipscale.catalog import load
 from chipscale.cost.calibration import Prior, read_calibration, read_prior
 from chipscale.fit import fit, gradient
 from chipscale.rows import Measured
+from chipscale.scores import ScoredRow, Validation
 from chipscale.stack import stack
-from chipscale.validate import ANCHORS, ScoredRow, Validation, load_rows, training
+from chipscale.validate import ANCHORS, load_rows, training
 
 CATALOG = load()
 TEST_CHIPS = ("nvidia-b300", "nvidia-gb300", "nvidia-h200-sxm", "amd-mi355x", "google-tpu-v6e", "huawei-ascend-910c")

@@ -13,7 +13,8 @@ from chipscale.catalog import Catalog
 from chipscale.choice import likeliest_kappa
 from chipscale.cost.calibration import read_prior
 from chipscale.fit import SOURCE, Fit, fit
-from chipscale.validate import ScoredRow, left_out, load_rows, quantiles, score, spreads
+from chipscale.scores import ScoredRow, score
+from chipscale.validate import left_out, load_rows, quantiles, spreads
 
 #: chips whose training rows are a test and never enter a fit: no row of theirs is shipped
 TEST_NOTE = "rows of B300, GB300, H200, MI355X, TPU v6e and Ascend 910C are tests and are not among the fitted"

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from chipscale.catalog import Catalog
     from chipscale.facts.chip import Chip
     from chipscale.facts.model import Model
+    from chipscale.scores import Validation
     from chipscale.verdict.nouns import Verdict
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
@@ -42,6 +43,7 @@ class Kind(StrEnum):
     """What is validated."""
 
     TRAINING = "training"
+    OPERATORS = "operators"
 
 
 class LeaveOut(StrEnum):
@@ -49,6 +51,15 @@ class LeaveOut(StrEnum):
 
     SOURCE = "source"
     CHIP = "chip"
+    ENGINE = "engine"
+
+
+class Tier(StrEnum):
+    """Where seconds of an operator come from."""
+
+    PRIOR = "prior"
+    CALIBRATED = "calibrated"
+    MEASURED = "measured"
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
@@ -321,8 +332,9 @@ def _json(value: object) -> None:
 @app.command()
 def validate(
     kind: Annotated[Kind, typer.Argument(help="what is validated")] = Kind.TRAINING,
-    file: Annotated[Path | None, typer.Argument(help="a CSV of measured rows; the shipped ones if left out")] = None,
-    leave_out: Annotated[LeaveOut | None, typer.Option(help="refit without each source or chip in turn")] = None,
+    file: Annotated[Path | None, typer.Argument(help="a CSV of measured rows, or a folder of them (operators); the shipped ones if left out")] = None,
+    leave_out: Annotated[LeaveOut | None, typer.Option(help="refit without each source (training), engine (operators) or chip in turn")] = None,
+    tier: Annotated[Tier | None, typer.Option(help="operators: as an unseen chip, as calibrated, or bent to the nearest measured calls")] = None,
     calibrate_points: Annotated[int, typer.Option(min=0, max=10**6, help="rows of each cell shown first; the others are scored")] = 0,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the scores as JSON")] = None,
     write_to: Annotated[Path | None, typer.Option("--write", metavar="PATH", help="write the scores as Markdown, worst first")] = None,
@@ -334,17 +346,34 @@ def validate(
             write(path, "", option)  # says what is wrong before the work is done
     from chipscale.report.accuracy import contract, markdown, screen
     from chipscale.report.jsonable import to_json
-    from chipscale.validate import everything, training
 
     known = _catalog(catalog)
-    score = {Kind.TRAINING: training}[kind]
-    result = score(file, leave_out=leave_out.value if leave_out else None, calibrate_points=calibrate_points, catalog=known)
+    out = leave_out.value if leave_out else None
+    if kind is Kind.OPERATORS:
+        result = _operators(file, tier, out, calibrate_points, known)
+    else:
+        from chipscale.validate import everything, training
+
+        if tier:
+            raise EvidenceError(f"--tier {tier.value}: only operators have tiers; leave it out")
+        result = training(file, leave_out=out, calibrate_points=calibrate_points, catalog=known)
     if json_out:
         write(json_out, to_json(contract(result)) + "\n", "--json")
     if write_to:
-        whole = [result] if file or leave_out or calibrate_points else [result, *everything(known)]
+        whole = [result] if kind is Kind.OPERATORS or file or leave_out or calibrate_points else [result, *everything(known)]
         write(write_to, HEADING + "\n".join(markdown(part) for part in whole), "--write")
     show(screen(result))
+
+
+def _operators(file: Path | None, tier: Tier | None, leave_out: str | None, points: int, catalog: Catalog) -> Validation:
+    """Validate operators; the three ways to ask exclude each other."""
+    from chipscale.operators.validate import operators
+
+    if (tier is not None) + (leave_out is not None) + (points > 0) > 1:
+        raise EvidenceError("--tier, --leave-out and --calibrate-points are three questions; ask one at a time")
+    if leave_out == "source":
+        raise EvidenceError("--leave-out source: for operators it is chip or engine")
+    return operators(file, tier=tier.value if tier else "calibrated", leave_out=leave_out, calibrate_points=points, catalog=catalog)
 
 
 HEADING = "# How wrong we are\n\nWritten by `chipscale validate training --write docs/accuracy.md`; errors are of step seconds.\n\n"
@@ -352,18 +381,21 @@ HEADING = "# How wrong we are\n\nWritten by `chipscale validate training --write
 
 @app.command()
 def calibrate(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="an existing folder for training.toml and training_covariance.csv")],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="an existing folder for the files of coefficients")],
     date: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="the date written into the files")],
+    kind: Annotated[Kind, typer.Argument(help="what is fitted")] = Kind.TRAINING,
     catalog: Folder = None,
 ) -> None:
-    """Redo the fit on the shipped rows, with the errors on whole sources and chips left out."""
-    from chipscale.calibrate import calibrate as redo
+    """Redo the fit on the shipped rows, with the errors on whole sources, engines and chips left out."""
+    from chipscale.calibrate import calibrate as training
     from chipscale.calibrate import write as store
+    from chipscale.operators.calibration import calibrate as operators
 
     if not out.is_dir():
         raise EvidenceError(f"--out {out}: no such folder; make it first")
-    store(redo(_catalog(catalog), date), out)
-    say(f"written: {out}/training.toml, {out}/training_covariance.csv")
+    files = (operators if kind is Kind.OPERATORS else training)(_catalog(catalog), date)
+    store(files, out)
+    say("written: " + ", ".join(f"{out}/{name}" for name in files))
 
 
 @app.command()

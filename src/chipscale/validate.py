@@ -14,56 +14,12 @@ from chipscale.cost.calibration import Calibration, Prior, read_calibration, rea
 from chipscale.evidence import EvidenceError
 from chipscale.fit import SOURCE, Fit, fit, gradient, row_noise
 from chipscale.rows import Measured, read, understand
+from chipscale.scores import ScoredRow, Validation, assembled
 from chipscale.stack import stack
 
 GROUPS = ("chip", "source_group", "architecture", "size", "precision")
 SHIPPED = "measurements/training.csv"
 ANCHORS = "measurements/training_anchors.csv"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Score:
-    """How wrong: fractions over the rows answered (NaN where there are none); `bias` is the mean signed error."""
-
-    n: int
-    answered: int
-    mape: float
-    mdape: float
-    bias: float
-    coverage80: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ScoredRow:
-    """One row: seconds measured and predicted with the 80 % interval; error = predicted / measured - 1.
-
-    `sigma` is the log-scale standard deviation behind the interval, `assumed` what a blank column made us guess,
-    `reason` why there is no answer; `clean` rows are those that are judged.
-    """
-
-    row: str
-    measured_s: float
-    predicted_s: float
-    low_s: float
-    high_s: float
-    error: float
-    labels: Mapping[str, str]
-    assumed: tuple[str, ...] = ()
-    reason: str = ""
-    clean: bool = True
-    sigma: float = math.nan
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Validation:
-    """A whole comparison: all rows, the clean ones, and groups of the clean ones."""
-
-    title: str
-    overall: Score
-    clean: Score
-    groups: Mapping[str, Mapping[str, Score]]
-    rows: tuple[ScoredRow, ...]
-    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,23 +68,6 @@ def quantiles(misses: np.ndarray, groups: Sequence[str] = ()) -> tuple[float, fl
     return float(min(low, -0.3)), float(max(high, 0.3))
 
 
-def score(rows: Sequence[ScoredRow]) -> Score:
-    """Score rows; those without an answer count in n alone."""
-    answered = [r for r in rows if math.isfinite(r.predicted_s)]
-    if not answered:
-        return Score(n=len(rows), answered=0, mape=math.nan, mdape=math.nan, bias=math.nan, coverage80=math.nan)
-    error = np.array([r.error for r in answered])
-    inside = np.array([r.low_s <= r.measured_s <= r.high_s for r in answered])
-    return Score(
-        n=len(rows),
-        answered=len(answered),
-        mape=float(np.mean(np.abs(error))),
-        mdape=float(np.median(np.abs(error))),
-        bias=float(np.mean(error)),
-        coverage80=float(np.mean(inside)),
-    )
-
-
 def scored(row: Measured, log_seconds: float, sigma: float, z: tuple[float, float]) -> ScoredRow:
     """Put a prediction and its interval beside the measurement."""
     predicted = math.exp(log_seconds)
@@ -151,16 +90,6 @@ def unanswered(row: Measured) -> ScoredRow:
     nan = math.nan
     return ScoredRow(row=row.key, measured_s=row.seconds, predicted_s=nan, low_s=nan, high_s=nan, error=nan, labels=row.labels,
                      clean=row.clean, reason=row.reason)  # fmt: skip
-
-
-def assembled(title: str, rows: Sequence[ScoredRow], notes: Sequence[str]) -> Validation:
-    """Score rows as a whole and by group."""
-    clean = [r for r in rows if r.clean]
-    groups: dict[str, dict[str, Score]] = {}
-    for label in GROUPS:
-        values = sorted({r.labels.get(label, "") for r in clean} - {""})
-        groups[label] = {v: score([r for r in clean if r.labels.get(label) == v]) for v in values}
-    return Validation(title=title, overall=score(rows), clean=score(clean), groups=groups, rows=tuple(rows), notes=tuple(notes))
 
 
 def load_rows(path: Path | None, catalog: Catalog) -> list[Measured]:
@@ -244,13 +173,13 @@ def training(path: Path | None, *, leave_out: str | None, calibrate_points: int,
     rows = load_rows(path, catalog)
     if calibrate_points:
         shown = calibrated_with(rows, calibrate_points, prior, calibration, seed)
-        return assembled(f"training, {calibrate_points} rows of each chip and source shown first", shown, NOTES)
+        return assembled(f"training, {calibrate_points} rows of each chip and source shown first", shown, GROUPS, NOTES)
     if leave_out is None:
-        return assembled("training, fitted", with_fit(rows, calibration, prior), NOTES)
+        return assembled("training, fitted", with_fit(rows, calibration, prior), GROUPS, NOTES)
     label = {"source": "source_group", "chip": "chip"}.get(leave_out)
     if label is None:
         raise EvidenceError(f"--leave-out {leave_out}: for training it is source or chip")
-    return assembled(f"training, each {leave_out} left out", left_out(rows, label, prior, calibration.coefficients()), NOTES)
+    return assembled(f"training, each {leave_out} left out", left_out(rows, label, prior, calibration.coefficients()), GROUPS, NOTES)
 
 
 def everything(catalog: Catalog) -> list[Validation]:
@@ -260,4 +189,4 @@ def everything(catalog: Catalog) -> list[Validation]:
     anchors = training(where, leave_out=None, calibrate_points=0, catalog=catalog)
     rows = [replace(r, labels={**r.labels, "source_group": r.labels["source"]}) for r in anchors.rows]
     seen = "no coefficient is fitted on these rows, but they were in view when forms and the guessing policy were chosen (docs/decisions/0002-guessing-policy.md)"
-    return [*found, assembled("training, anchors that are never fitted", rows, (*anchors.notes, seen))]
+    return [*found, assembled("training, anchors that are never fitted", rows, GROUPS, (*anchors.notes, seen))]

@@ -2,40 +2,17 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 import numpy as np
 
+from chipscale.cost.kernels.costing import LEVELS, Coefficients, Tags, base_of, corners, costing, names_of
 from chipscale.cost.kernels.form import Form, Silicon, hats
-
-#: what a row is known by, general to particular; a deviation of a member that was never fitted is 0
-LEVELS = ("precision", "technique", "family", "kernel", "arch", "chip", "cell")
 
 #: a row misses by m noises: its weight falls as (1 + m^2)^(2 TAIL), as with Cauchy errors
 TAIL = -0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Tags:
-    """What selects coefficients: precision, kernel family, kernel of one engine, chip architecture, chip, engine with version.
-
-    A technique is a family at any precision.
-    """
-
-    precision: str
-    family: str
-    kernel: str
-    arch: str
-    chip: str
-    engine: str
-
-    def member(self, level: str) -> str:
-        if level == "technique":
-            return self.family.rpartition(":")[0]
-        return f"{self.chip}|{self.kernel}" if level == "cell" else str(getattr(self, level))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +28,21 @@ class Table:
         return len(self.seconds)
 
     def take(self, rows: np.ndarray) -> Table:
+        """Return the table of these rows."""
         return Table(call=_taken(self.call, rows), silicon=_taken(self.silicon, rows), tags=[self.tags[i] for i in rows], seconds=self.seconds[rows])
+
+    def joined(self, other: Table) -> Table:
+        """Return both tables as one."""
+        return Table(call=_stacked(self.call, other.call), silicon=_stacked(self.silicon, other.silicon), tags=[*self.tags, *other.tags],
+                     seconds=np.concatenate([self.seconds, other.seconds]))  # fmt: skip
 
 
 def _taken(noun: Any, rows: np.ndarray) -> Any:
     return replace(noun, **{f.name: np.asarray(getattr(noun, f.name))[rows] for f in fields(noun)})
+
+
+def _stacked(a: Any, b: Any) -> Any:
+    return replace(a, **{f.name: np.concatenate([getattr(a, f.name), getattr(b, f.name)]) for f in fields(a)})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,29 +63,6 @@ class Prior:
         return self.levels.get(f"{constant}.{level}", self.levels.get(level, 0.0))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Coefficients:
-    """Fitted coefficients by name: "launch", "launch.chip.nvidia-b200", "surface.family.fa3.7" ..."""
-
-    form: str
-    values: Mapping[str, float]
-
-    def log_constant(self, name: str, tags: Tags) -> float:
-        return sum((self.values.get(f"{name}.{level}.{tags.member(level)}", 0.0) for level in LEVELS), self.values[base_of(name, tags, self.values)])
-
-
-def base_of(constant: str, tags: Tags, known: Container[str]) -> str:
-    """Return the coefficient that a row's deviations start from: its family's own, with the precision or without, or the shared one."""
-    for family in (tags.family, tags.family.split(":")[0]):
-        if f"{constant}.own.{family}" in known:
-            return f"{constant}.own.{family}"
-    return constant
-
-
-def names_of(form: Form) -> tuple[str, ...]:
-    return tuple(f.name for f in fields(form.constants))
-
-
 def surface_basis(form: Form, table: Table) -> tuple[np.ndarray, np.ndarray]:
     """Return for each row the indices and weights of the 2 knots around it on each axis alone, then of the 2^d knots around it on all axes.
 
@@ -108,7 +72,7 @@ def surface_basis(form: Form, table: Table) -> tuple[np.ndarray, np.ndarray]:
     index = np.zeros((len(table), 1), dtype=np.int64)
     weight = np.ones((len(table), 1))
     alone: list[tuple[np.ndarray, np.ndarray]] = []
-    start = math.prod(len(axis.knots) for axis in form.axes)
+    start = corners(form)
     for value, axis in zip(coordinates, form.axes, strict=True):
         left, right = hats(np.broadcast_to(np.asarray(value, dtype=float), (len(table),)), axis)
         index = np.concatenate([index * len(axis.knots) + left[:, None], index * len(axis.knots) + left[:, None] + 1], axis=1)
@@ -255,16 +219,14 @@ def _fit_surface(block: _Block, basis: Any, left: np.ndarray, knots: np.ndarray,
     return knots
 
 
-def predict(form: Form, table: Table, found: Coefficients, surface: Sequence[str]) -> np.ndarray:
-    """Return seconds, never below the roofline."""
-    unique = dict.fromkeys(table.tags)
-    k_of = {t: [np.exp(found.log_constant(c, t)) for c in names_of(form)] for t in unique}
-    matrix = np.array([k_of[t] for t in table.tags])
-    k = form.constants(**{c: matrix[:, i] for i, c in enumerate(names_of(form))})
-    logs = np.log(form.seconds(table.call, table.silicon, k))
-    index, weight = surface_basis(form, table)
-    for level in surface:
-        members = ["" for _ in range(len(table))] if level == "all" else _members(table, level)
-        values = np.array([[found.values.get(f"surface.{level}.{m}.{j}", 0.0) for j in js] for m, js in zip(members, index, strict=True)])
-        logs += (values * weight).sum(axis=1)
-    return np.maximum(np.exp(logs), form.floor(table.call, table.silicon))
+def predict(form: Form, table: Table, found: Coefficients) -> np.ndarray:
+    """Return seconds of every row, never below the roofline."""
+    seconds = np.empty(len(table))
+    where: dict[Tags, list[int]] = {}
+    for i, t in enumerate(table.tags):
+        where.setdefault(t, []).append(i)
+    for tags, places in where.items():
+        rows = np.array(places)
+        part = table.take(rows)
+        seconds[rows] = costing(form, found, tags).seconds(part.call, part.silicon)
+    return seconds

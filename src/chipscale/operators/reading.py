@@ -16,10 +16,11 @@ import numpy as np
 
 from chipscale.catalog import Catalog
 from chipscale.cost.hardware import WIDTH, base_precision
+from chipscale.cost.kernels.costing import Tags
 from chipscale.cost.kernels.form import Form, Silicon
 from chipscale.cost.silicon import silicon
 from chipscale.evidence import Belief, EvidenceError
-from chipscale.operators.fit import Prior, Table, Tags
+from chipscale.operators.fit import Prior, Table
 
 Row = Mapping[str, str]
 #: what a count or a number of bytes may be at most, so that products stay finite
@@ -137,23 +138,31 @@ def read_csv(path: Path) -> list[Row]:
     return rows
 
 
-def assembled(readings: Sequence[Reading], rows: Sequence[Row], catalog: Catalog) -> Table:
+#: a chip's numbers, id and architecture by (chip as stated, precision, share)
+Chips = dict[tuple[str, str, float], tuple[Silicon, str, str]]
+
+
+def numbers_of(reading: Reading, row: Row, catalog: Catalog, known: Chips) -> tuple[Silicon, str, str]:
+    """Return the numbers, id and architecture of the chip that ran a call; `known` keeps what was looked up."""
+    key = (row["chip"], reading.precision, reading.share)
+    if key not in known:
+        chip = catalog.chip(row["chip"])
+        if isinstance(chip, Belief):
+            raise EvidenceError(f"{name_of(row)}, column chip: {row['chip']} is a belief over several chips; name the one that was measured")
+        numbers = silicon(chip, catalog, reading.precision or base_precision(chip))
+        known[key] = (part(numbers, reading.share), chip.id, chip.family)
+    return known[key]
+
+
+def assembled(readings: Sequence[Reading], rows: Sequence[Row], catalog: Catalog, known: Chips) -> Table:
     """Put readings of one form into arrays, each with its chip's numbers and its tags."""
     form = readings[0].form
     found = rules(catalog, form.id)
-    known: dict[tuple[str, str, float], tuple[Silicon, str, str]] = {}
     tags: list[Tags] = []
     chips: list[Silicon] = []
     families: dict[tuple[str, ...], str] = {}
     for reading, row in zip(readings, rows, strict=True):
-        key = (row["chip"], reading.precision, reading.share)
-        if key not in known:
-            chip = catalog.chip(row["chip"])
-            if isinstance(chip, Belief):
-                raise EvidenceError(f"{name_of(row)}, column chip: {row['chip']} is a belief over several chips; name the one that was measured")
-            numbers = silicon(chip, catalog, reading.precision or base_precision(chip))
-            known[key] = (part(numbers, reading.share), chip.id, chip.family)
-        numbers, id, arch = known[key]
+        numbers, id, arch = numbers_of(reading, row, catalog, known)
         what = (reading.engine, reading.kernel, reading.precision, arch)
         if what not in families:
             families[what] = family_of(found, *what)

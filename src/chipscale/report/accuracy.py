@@ -13,8 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from chipscale.report.words import signed, tenth
+from chipscale.scores import Score, ScoredRow, Validation
 from chipscale.units import show
-from chipscale.validate import Score, ScoredRow, Validation
 
 COLUMNS = ("chip", "source_group", "architecture", "size", "precision")
 WORST = 10

@@ -45,10 +45,9 @@ def gemm_seconds(c: Gemm, s: Silicon, k: GemmConstants) -> Num:
     Holds when operands come from memory.
     Source: roofline-2009, equation 1; nvidia-matmul-guide, "Tile quantization".
     """
-    waves = np.maximum(c.m, 16.0) * np.maximum(c.n, 16.0) / (128.0 * 128.0) / s.cores
-    fill = np.minimum(1.0, waves) ** 0.0
-    edges = 1.0 + k.edge * (1.0 / np.maximum(c.m, 16.0) + 1.0 / c.n + 1.0 / c.k)
-    compute = 2.0 * np.maximum(c.m, 16.0) * c.n * c.k / (k.fraction * s.peak * fill) * edges
+    rows = np.maximum(c.m, 16.0)
+    edges = 1.0 + k.edge * (1.0 / rows + 1.0 / c.n + 1.0 / c.k)
+    compute = 2.0 * rows * c.n * c.k / (k.fraction * s.peak) * edges
     moving = (c.a * c.m * c.k + c.b * c.n * c.k + c.out * c.m * c.n) / (k.memory * s.memory_bandwidth)
     passes = c.quantised * k.quantise * c.m * c.k * 3.0 / s.memory_bandwidth
     return k.launch + passes + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
@@ -66,10 +65,12 @@ def gemm_floor(c: Gemm, s: Silicon) -> Num:
     return np.maximum(2.0 * c.m * c.n * c.k / s.peak, np.maximum(moved - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 
-def gemm_coordinates(c: Gemm, s: Silicon) -> tuple[Num, ...]:
+def gemm_coordinates(c: Gemm, _: Silicon) -> tuple[Num, ...]:
+    """Place a product on the surface's axes."""
     return np.log2(c.m), np.log2(c.n), np.log2(c.k)
 
 
 GEMM = Form(id="gemm", call=Gemm, constants=GemmConstants, seconds=gemm_seconds, floor=gemm_floor,
-            axes=(Axis(name="m", knots=(0, 3, 5, 7, 9, 11, 13, 15)), Axis(name="n", knots=(5, 8, 10, 12, 14, 16)), Axis(name="k", knots=(5, 8, 10, 12, 14, 16))),
+            axes=(Axis(name="m", knots=(0, 3, 5, 7, 9, 11, 13, 15)), Axis(name="n", knots=(5, 8, 10, 12, 14, 16)),
+                  Axis(name="k", knots=(5, 8, 10, 12, 14, 16))),
             coordinates=gemm_coordinates)  # fmt: skip

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 
 from chipscale.cost.kernels.collective import COLLECTIVE, collective_of
 from chipscale.cost.kernels.elementwise import ELEMENTWISE, Elementwise
 from chipscale.cost.kernels.gemm import GEMM, Gemm
+from chipscale.cost.kernels.latent import LATENT_DECODE, LatentDecode
+from chipscale.cost.kernels.prefill import PREFILL, Prefill
 from chipscale.evidence import EvidenceError
 from chipscale.operators.readers.collective import arithmetic
 from chipscale.operators.reading import Reading, Row, name_of, number, seconds_of
@@ -54,7 +57,11 @@ def read(row: Row) -> Reading:
         return _product(row)
     if operator in VECTOR:
         return _vector(row)
-    known = ", ".join((*SHARES, "gemm", "batch-matmul", *VECTOR))
+    if operator == "attention-prefill":
+        return _prompt(row)
+    if operator == "attention-mla-decode":
+        return _latent_token(row)
+    known = ", ".join((*SHARES, "gemm", "batch-matmul", "attention-prefill", "attention-mla-decode", *VECTOR))
     raise EvidenceError(f"{name_of(row)}, column operator: no form is known for {operator!r}; use one of {known}")
 
 
@@ -103,6 +110,29 @@ def _extents(row: Row) -> tuple[float, float, float, float]:
     if len(shapes) < 2 or len(shapes[0]) != 3 or len(shapes[1]) != 3 or shapes[0][0] != shapes[1][0] or shapes[0][2] != shapes[1][1]:
         raise EvidenceError(f"{name_of(row)}, column shape_raw: {row['shape_raw']!r} does not multiply; give batch,m,k;batch,k,n")
     return shapes[0][0], shapes[0][1], shapes[1][2], shapes[0][2]
+
+
+def _prompt(row: Row) -> Reading:
+    """Read tokens, heads and width of the queries, heads of the keys, and as many prompts as lengths were given (the last shape)."""
+    shapes = _shapes(row)
+    if len(shapes) < 4 or len(shapes[0]) != 3 or len(shapes[1]) != 3:
+        raise EvidenceError(f"{name_of(row)}, column shape_raw: {row['shape_raw']!r} is no prompt; give tokens,heads,width for queries, keys, values")
+    (tokens, heads, width), prompts = shapes[0], shapes[-1][0]
+    call = Prefill(batch=prompts, new=tokens / prompts, past=0.0, heads=heads, kv_heads=shapes[1][1], head_dim=width, q=2.0, kv=2.0, fused=0.0)
+    return Reading(
+        form=PREFILL, call=call, precision="bf16", engine="CANN", kernel="fused_infer_attention:bf16", seconds=_seconds(row), share=_share(row)
+    )
+
+
+def _latent_token(row: Row) -> Reading:
+    """Read sequences and heads from the queries, the context from the prompt length that `phase` states ("isl4096")."""
+    shapes, stated = _shapes(row), re.search(r"isl(\d+)(k?)", row["phase"])
+    if not stated or len(shapes[0]) != 4:
+        raise EvidenceError(f"{name_of(row)}, column phase: {row['phase']!r} states no context; write one as in 'decode isl4096'")
+    past = float(stated.group(1)) * (1024.0 if stated.group(2) else 1.0)
+    call = LatentDecode(batch=shapes[0][0], past=past, heads=shapes[0][1], q=2.0, kv=2.0)
+    return Reading(form=LATENT_DECODE, call=call, precision="bf16", engine="CANN", kernel="fused_infer_attention:bf16", seconds=_seconds(row),
+                   share=_share(row))  # fmt: skip
 
 
 def _vector(row: Row) -> Reading:

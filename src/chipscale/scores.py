@@ -1,0 +1,81 @@
+"""Scores: how wrong predictions are, row by row and by group."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """How wrong: fractions over the rows answered (NaN where there are none); `bias` is the mean signed error."""
+
+    n: int
+    answered: int
+    mape: float
+    mdape: float
+    bias: float
+    coverage80: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScoredRow:
+    """One row: seconds measured and predicted with the 80 % interval; error = predicted / measured - 1.
+
+    `sigma` is the log-scale standard deviation behind the interval, `assumed` what a blank column made us guess,
+    `reason` why there is no answer; `clean` rows are those that are judged.
+    """
+
+    row: str
+    measured_s: float
+    predicted_s: float
+    low_s: float
+    high_s: float
+    error: float
+    labels: Mapping[str, str]
+    assumed: tuple[str, ...] = ()
+    reason: str = ""
+    clean: bool = True
+    sigma: float = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Validation:
+    """A whole comparison: all rows, the clean ones, and groups of the clean ones."""
+
+    title: str
+    overall: Score
+    clean: Score
+    groups: Mapping[str, Mapping[str, Score]]
+    rows: tuple[ScoredRow, ...]
+    notes: tuple[str, ...] = ()
+
+
+def score(rows: Sequence[ScoredRow]) -> Score:
+    """Score rows; those without an answer count in n alone."""
+    answered = [r for r in rows if math.isfinite(r.predicted_s)]
+    if not answered:
+        return Score(n=len(rows), answered=0, mape=math.nan, mdape=math.nan, bias=math.nan, coverage80=math.nan)
+    error = np.array([r.error for r in answered])
+    inside = np.array([r.low_s <= r.measured_s <= r.high_s for r in answered])
+    return Score(
+        n=len(rows),
+        answered=len(answered),
+        mape=float(np.mean(np.abs(error))),
+        mdape=float(np.median(np.abs(error))),
+        bias=float(np.mean(error)),
+        coverage80=float(np.mean(inside)),
+    )
+
+
+def assembled(title: str, rows: Sequence[ScoredRow], labels: Sequence[str], notes: Sequence[str]) -> Validation:
+    """Score rows as a whole and by group."""
+    clean = [r for r in rows if r.clean]
+    groups: dict[str, dict[str, Score]] = {}
+    for label in labels:
+        values = sorted({r.labels.get(label, "") for r in clean} - {""})
+        groups[label] = {v: score([r for r in clean if r.labels.get(label) == v]) for v in values}
+    return Validation(title=title, overall=score(rows), clean=score(clean), groups=groups, rows=tuple(rows), notes=tuple(notes))
