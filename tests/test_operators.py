@@ -23,6 +23,7 @@ from chipscale.facts.chip import Chip
 from chipscale.operators.calibration import PARTS, calibrated, parts_of, read, sane, spread_of
 from chipscale.operators.corpus import SHIPPED, operator_of, shipped, tables
 from chipscale.operators.corpus import load as load_samples
+from chipscale.operators.estimate import estimate
 from chipscale.operators.fit import fit, predict
 from chipscale.operators.measured import corrected
 from chipscale.operators.readers import gemm as gemm_rows
@@ -198,7 +199,7 @@ def test_the_reader_answers_or_says_what_is_wrong(row: dict[str, str]) -> None:
 
 def test_a_precision_that_the_chip_lacks_and_a_sample_above_its_peak_are_told_apart(tmp_path: Path, catalog: Catalog) -> None:
     big = {**ROW, "m": "8192", "n": "8192", "k": "8192"}
-    path = write(tmp_path / "gemm.csv", [ROW, {**ROW, "dtype": "nvfp4"}, {**big, "seconds": "1e-4"}, {**big, "apart": "another path"}])
+    path = write(tmp_path / "gemm.csv", [ROW, {**ROW, "dtype": "nvfp4"}, {**big, "seconds": "1e-4"}, {**ROW, "apart": "another path"}])
     result = operators(path, tier="calibrated", leave_out=None, calibrate_points=0, catalog=catalog)
     plain, lacking, above, apart = result.rows
     assert plain.clean
@@ -265,3 +266,25 @@ def test_shipped_rows_name_their_source(catalog: Catalog) -> None:
             first = next(csv.DictReader(file))
         assert first["source"], path
     assert SHIPPED.startswith("measurements")
+
+
+def test_an_estimate_says_its_tier_and_interval(catalog: Catalog) -> None:
+    call = product(4096.0, 4096.0, 4096.0)
+    known = estimate(catalog, chip_of(catalog, "h100"), call, engine="VLLM 0.24.0", kernel="torch.nn.functional.linear:bf16")
+    assert known.tier == "calibrated"
+    assert known.low < known.seconds < known.high
+    unseen = estimate(catalog, chip_of(catalog, "mi300x"), call)
+    assert unseen.tier == "prior"
+    assert math.log(unseen.high / unseen.low) > math.log(known.high / known.low)
+    many = estimate(catalog, chip_of(catalog, "h100"), product(np.array([1.0, 4096.0]), 4096.0, 4096.0), kernel="torch.nn.functional.linear:bf16")
+    assert np.all(np.asarray(many.low) < np.asarray(many.high))
+
+
+@pytest.mark.parametrize(("call", "says"), [
+    (product(-1.0, 1.0, 1.0), "Gemm.m"), (product(1.0, math.nan, 1.0), "Gemm.n"), (product(1.0, 1.0, 2.0**63), "Gemm.k"), ("gemm", "is no call"),
+])  # fmt: skip
+def test_impossible_calls_are_refused(catalog: Catalog, call: Any, says: str) -> None:
+    with pytest.raises(EvidenceError, match=says):
+        estimate(catalog, chip_of(catalog, "h100"), call)
+    with pytest.raises(EvidenceError, match="has no nvfp4"):
+        estimate(catalog, chip_of(catalog, "h100"), product(1.0, 1.0, 1.0), precision="nvfp4")

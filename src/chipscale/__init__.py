@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from chipscale.catalog import load
     from chipscale.evidence import Belief, EvidenceError, Fact, Source
+    from chipscale.operators.estimate import estimate
     from chipscale.planning import train
     from chipscale.verdict import Verdict, weigh
 
 __version__ = "0.1.0"
-__all__ = ["Belief", "EvidenceError", "Fact", "Source", "Verdict", "load", "train", "weigh"]
-_HOME = {"load": "catalog", "Belief": "evidence", "EvidenceError": "evidence", "Fact": "evidence", "Source": "evidence", "train": "planning",
+__all__ = ["Belief", "EvidenceError", "Fact", "Source", "Verdict", "estimate", "load", "train", "weigh"]
+_HOME = {"load": "catalog", "Belief": "evidence", "EvidenceError": "evidence", "Fact": "evidence", "Source": "evidence", "estimate": "operators.estimate", "train": "planning",
          "Verdict": "verdict", "weigh": "verdict"}  # fmt: skip
 
 

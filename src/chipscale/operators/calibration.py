@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -56,20 +57,38 @@ def sane(form: Form, table: Table) -> np.ndarray:
     return np.asarray(table.seconds >= 0.97 * floor)
 
 
-def spread_of(misses: np.ndarray, seconds: np.ndarray, groups: Sequence[str]) -> Quantiles:
+def few_groups(groups: int) -> float:
+    """Return by how much an interval learnt from few groups is too narrow for one more.
+
+    sqrt((1 + k^2) / 2), k = (t_0.9 of G - 1 degrees / z_0.9) sqrt(1 + 1 / G): Student's factor on the half of the variance between groups.
+
+    Holds when about half of the variance of log errors lies between groups (chips, engines).
+    Source: gelman-2013, section 5.4 (prediction for a new group).
+    """
+    from scipy.stats import norm, t
+
+    k = float(t.ppf(0.9, max(groups - 1, 1)) / norm.ppf(0.9)) * math.sqrt(1.0 + 1.0 / groups)
+    return math.sqrt((1.0 + k * k) / 2.0)
+
+
+def spread_of(misses: np.ndarray, seconds: np.ndarray, groups: Sequence[str], wider: bool = False) -> Quantiles:
     """Return the 10 % and 90 % quantiles of log(measured / predicted) by size class; a group of n rows weighs as sqrt(n).
 
-    A class with under 30 rows takes those of all.
+    A class with under 30 rows takes those of all. `wider` is for a group that is not among these.
     """
     _, member, count = np.unique(np.asarray(groups), return_inverse=True, return_counts=True)
     weight = count[member] ** -0.5
+    factor = few_groups(len(count)) if wider else 1.0
     classes = size_class(seconds)
     out = []
     for c in range(len(SIZES) + 1):
         chosen = classes == c
         if chosen.sum() < 30:
             chosen = np.ones(len(misses), dtype=bool)
-        low, high = np.quantile(misses[chosen], [0.1, 0.9], weights=weight[chosen], method="inverted_cdf") if len(misses) else (-0.5, 0.5)
+        low, middle, high = (
+            np.quantile(misses[chosen], [0.1, 0.5, 0.9], weights=weight[chosen], method="inverted_cdf") if len(misses) else (-0.5, 0.0, 0.5)
+        )
+        low, high = middle + factor * (low - middle), middle + factor * (high - middle)
         out.append((float(min(low, -0.01)), float(max(high, 0.01))))
     return tuple(out)
 
@@ -122,7 +141,8 @@ def calibrated(form: Form, table: Table, prior: Prior, date: str) -> Calibration
         if not ok.any():
             quantiles[case] = quantiles["points"]
             continue
-        quantiles[case] = spread_of((log - np.log(seconds))[ok], seconds[ok], [g for g, use in zip(groups, ok, strict=True) if use])
+        quantiles[case] = spread_of((log - np.log(seconds))[ok], seconds[ok], [g for g, use in zip(groups, ok, strict=True) if use],
+                                    wider=case in ("engine", "chip"))  # fmt: skip
         scores[case] = float(np.median(np.abs(seconds[ok] / table.seconds[ok] - 1.0)))
     return Calibration(form=form.id, found=fit(form, table, prior), chips=frozenset(chips), cells=frozenset(t.member("cell") for t in table.tags), quantiles=quantiles,
                        scores=scores, rows=len(table), date=date)  # fmt: skip

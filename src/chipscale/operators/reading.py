@@ -86,13 +86,15 @@ class Rule:
     family: str
 
 
+def pattern(text: str) -> re.Pattern[str]:
+    """Compile a pattern of a rule; a blank one fits everything."""
+    return re.compile(text, re.IGNORECASE)
+
+
 def rules(catalog: Catalog, form: str) -> tuple[Rule, ...]:
     """Read data/kernels/FORM.toml."""
     table = tomllib.loads(catalog.text(f"kernels/{form}.toml"))
-    return tuple(
-        Rule(family=r["family"], **{k: re.compile(r.get(k, ""), re.IGNORECASE) for k in ("engine", "kernel", "precision", "arch")})
-        for r in table["rule"]
-    )
+    return tuple(Rule(family=r["family"], **{k: pattern(r.get(k, "")) for k in ("engine", "kernel", "precision", "arch")}) for r in table["rule"])
 
 
 def family_of(found: Sequence[Rule], engine: str, kernel: str, precision: str, arch: str) -> str:

@@ -31,7 +31,7 @@ def bounds(seconds: np.ndarray, quantiles: Quantiles) -> tuple[np.ndarray, np.nd
     return seconds * np.exp(q[:, 0]), seconds * np.exp(q[:, 1])
 
 
-def with_others_misses(table: Table, seconds: np.ndarray, groups: Sequence[str], judged: np.ndarray, fallback: Quantiles) -> Scored:
+def with_others_misses(table: Table, seconds: np.ndarray, groups: Sequence[str], judged: np.ndarray, fallback: Quantiles, wider: bool) -> Scored:
     """Put intervals round predictions, each group's from the misses of the other groups alone."""
     names = np.asarray(groups)
     low, high = np.full(len(seconds), np.nan), np.full(len(seconds), np.nan)
@@ -39,7 +39,7 @@ def with_others_misses(table: Table, seconds: np.ndarray, groups: Sequence[str],
     for name in np.unique(names):
         here, others = names == name, (names != name) & judged & np.isfinite(misses)
         enough = len(np.unique(names[others])) + 1 >= FEW_GROUPS
-        quantiles = spread_of(misses[others], seconds[others], names[others].tolist()) if enough else fallback
+        quantiles = spread_of(misses[others], seconds[others], names[others].tolist(), wider) if enough else fallback
         low[here], high[here] = bounds(seconds[here], quantiles)
     return seconds, low, high
 
@@ -59,7 +59,7 @@ def left_out(form: Form, table: Table, corpus: Table, label: str, judged: np.nda
         else:
             continue
         seconds[here] = predict(form, table.take(here), found)
-    return with_others_misses(table, seconds, groups, judged, known.quantiles[label])
+    return with_others_misses(table, seconds, groups, judged, known.quantiles[label], wider=True)
 
 
 def at_tier(form: Form, table: Table, corpus: Table, tier: str, known: Calibration) -> Scored:
@@ -88,7 +88,7 @@ def pointed(form: Form, table: Table, corpus: Table, points: int, judged: np.nda
     some, _ = after_points(form, part, read_prior(catalog, form.id), points, seed, corpus.take(strangers) if len(strangers) else None)
     seconds = np.full(len(table), np.nan)
     seconds[where] = some
-    return with_others_misses(table, seconds, [t.chip for t in table.tags], judged, known.quantiles["points"])
+    return with_others_misses(table, seconds, [t.chip for t in table.tags], judged, known.quantiles["points"], wider=False)
 
 
 NOTES = (

@@ -1,0 +1,78 @@
+"""Estimate: one operator on one chip, in seconds with an 80 % interval."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+
+from chipscale.catalog import Catalog
+from chipscale.cost.hardware import base_precision
+from chipscale.cost.kernels.allreduce import ALLREDUCE
+from chipscale.cost.kernels.collective import COLLECTIVE
+from chipscale.cost.kernels.costing import Costing, Estimate, Tags, Tier, costing
+from chipscale.cost.kernels.decode import DECODE
+from chipscale.cost.kernels.elementwise import ELEMENTWISE
+from chipscale.cost.kernels.exchange import EXCHANGE
+from chipscale.cost.kernels.experts import EXPERTS
+from chipscale.cost.kernels.form import Form
+from chipscale.cost.kernels.gemm import GEMM
+from chipscale.cost.kernels.latent import LATENT_DECODE, LATENT_PREFILL
+from chipscale.cost.kernels.prefill import PREFILL
+from chipscale.cost.silicon import silicon
+from chipscale.evidence import EvidenceError
+from chipscale.facts.chip import Chip
+from chipscale.operators.calibration import read
+from chipscale.operators.reading import MOST, Rule, family_of, pattern, rules
+
+FORMS = (GEMM, PREFILL, DECODE, LATENT_PREFILL, LATENT_DECODE, EXPERTS, EXCHANGE, COLLECTIVE, ALLREDUCE, ELEMENTWISE)
+
+
+def form_of(call: Any) -> Form:
+    """Return the form that costs a call."""
+    for form in FORMS:
+        if isinstance(call, form.call):
+            return form
+    raise EvidenceError(f"{type(call).__name__} is no call of an operator; use one of {', '.join(f.call.__name__ for f in FORMS)}")
+
+
+def usual_family(catalog: Catalog, form: Form, precision: str, arch: str) -> str:
+    """Return the kernel family that runs a form where nobody names a kernel."""
+    lines = tomllib.loads(catalog.text(f"kernels/{form.id}.toml"))["usual"]
+    found = [
+        Rule(engine=pattern(""), kernel=pattern(""), precision=pattern(u.get("precision", "")), arch=pattern(u.get("arch", "")), family=u["family"])
+        for u in lines
+    ]
+    return family_of(found, "", "", precision, arch)
+
+
+def costing_of(catalog: Catalog, form: Form, chip: Chip, precision: str, engine: str = "", kernel: str = "") -> Costing:
+    """Gather what one kernel on one chip costs: calibrated where its rows entered a fit, prior where only its like did."""
+    known = read(catalog, form.id)
+    if kernel:
+        family = family_of(rules(catalog, form.id), engine, kernel, precision, chip.family)
+    else:
+        family = usual_family(catalog, form, precision, chip.family)
+    brand = engine.split(maxsplit=1)[0].lower() if engine else ""
+    tags = Tags(precision=precision, family=family, kernel=f"{brand}/{kernel}:{precision}", arch=chip.family, chip=chip.id, engine=engine)
+    case = known.case(tags)
+    tier: Tier = "calibrated" if case == "known" else "prior"
+    return costing(form, known.found, tags, tier, known.quantiles[case])
+
+
+def estimate(catalog: Catalog, chip: Chip, call: Any, *, precision: str = "", engine: str = "", kernel: str = "") -> Estimate:
+    """Estimate the seconds of a call on a chip, numbers or arrays, with the 80 % interval and the tier they come from.
+
+    `precision` is that of the matrix engine (the chip's own at 16 bit where blank); `engine` and `kernel` are named as in measured rows, and
+    the usual kernel of the chip's architecture counts where they are blank.
+    Errors: a call of no form, a size that is 0, negative or beyond 2^62, a precision that the chip lacks.
+    """
+    form = form_of(call)
+    for field in fields(call):
+        sizes = np.asarray(getattr(call, field.name), dtype=float)
+        if not np.all((sizes >= 0) & (sizes < MOST)):
+            raise EvidenceError(f"{type(call).__name__}.{field.name}: {sizes.ravel()[:3]} must be numbers from 0 to 2^62; correct them")
+    wanted = precision or base_precision(chip)
+    return costing_of(catalog, form, chip, wanted, engine, kernel).estimate(call, silicon(chip, catalog, wanted))
