@@ -1,4 +1,7 @@
-"""Measured training rows: CSV in, plausible plans out."""
+"""Measured training rows: CSV in, plausible plans out.
+
+What a row states is believed; a blank becomes a guess for each plausible setting, weighed before its speed is known (`stack` adds that).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +31,7 @@ NEEDED = ("chip", "n_chips", "seq_len", "global_batch")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """One plausible reading of a row: a plan on a chip, with its weight."""
+    """One plausible reading of a row: a plan on a chip, with its weight; those of a row sum to 1."""
 
     weight: float
     plan: Plan
@@ -37,7 +40,10 @@ class Guess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A measured row with everything that a prediction needs, or the reason why there is none."""
+    """A measured row with everything that a prediction needs, or the reason why there is none.
+
+    `fused` is whether attention ran as one kernel, `assumed` what was read into blanks; hardware and contexts go with the guesses.
+    """
 
     key: str
     labels: Mapping[str, str]
@@ -219,7 +225,10 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
 
 
 def flags(row: Row, framework: Framework) -> tuple[str, ...]:
-    """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and what its year excludes."""
+    """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and what its year excludes.
+
+    A feature that the framework has only since a later year (`[since]` of its file) gives `no_` and its name, also against an older row's words.
+    """
     text = row.get("overlap_as_stated", "").lower()
     found = []
     if "tp_comm_overlap" in text or "async tp" in text or re.search(r"\btp\b.*overlap", text):
