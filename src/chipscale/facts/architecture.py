@@ -44,5 +44,7 @@ class Architecture:
     def value(self, quantity: str) -> float:
         """Return the chosen value, or say that nothing is known of it."""
         if quantity not in self.facts:
-            raise EvidenceError(f"architecture {self.id}: nothing is known of {quantity}; add a [[fact]] with a source to architectures/{self.id}.toml")
+            raise EvidenceError(
+                f"architecture {self.id}: nothing is known of {quantity}; add a [[fact]] with a source to architectures/{self.id}.toml"
+            )
         return self.facts[quantity][0].value
