@@ -5,8 +5,6 @@ What a row states is believed; a blank becomes a guess for each plausible settin
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -14,9 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from chipscale import csvfile
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Context
 from chipscale.cost.hardware import WIDTH, Hardware, hardware
+from chipscale.csvfile import ABOVE_ZERO, Row, name_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.framework import Framework
@@ -25,7 +25,6 @@ from chipscale.facts.model_rows import from_row
 from chipscale.plan import RECOMPUTE, SHARDING, Plan
 from chipscale.units import GIGA, TERA
 
-Row = Mapping[str, str]
 NEEDED = ("chip", "n_chips", "seq_len", "global_batch")
 
 
@@ -64,53 +63,17 @@ class Measured:
 
 def read(path: Path) -> list[Row]:
     """Read a CSV of training rows; a missing column or a broken line is an error that names it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise EvidenceError(f"{path}: cannot be read ({problem}); give a CSV file in UTF-8") from problem
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except csv.Error as problem:
-        raise EvidenceError(f"{path}: malformed CSV ({problem}); quote fields that hold commas or quotes") from problem
-    if len(lines) < 2:
-        raise EvidenceError(f"{path}: holds no rows; give a header line and at least one row")
-    header = [name.strip() for name in lines[0]]
-    twice = sorted({c for c in header if c and header.count(c) > 1})
-    if twice:
-        raise EvidenceError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")
-    missing = [c for c in ("chip", "n_chips", "step_time_s") if c not in header]
-    if missing:
-        raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; docs/measurements.md lists the columns")
-    rows: list[Row] = []
-    for number, line in enumerate(lines[1:], start=1):
-        if len(line) != len(header):
-            raise EvidenceError(f"{path}, data line {number}: {len(line)} fields under {len(header)} columns; quote fields that hold commas")
-        rows.append({**dict(zip(header, (f.strip() for f in line), strict=True)), "_line": str(number)})
-    return rows
+    return csvfile.read(path, ("chip", "n_chips", "step_time_s"))
 
 
 def number(row: Row, column: str) -> float | None:
     """Return a positive number of a row, None where it is blank."""
-    text = row.get(column, "")
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 < value < 1e15):
-        raise EvidenceError(f"row {row.get('row') or row['_line']}, column {column}: {text!r} is not a positive number; correct or blank it")
-    return value
+    return csvfile.number(row, column, least=ABOVE_ZERO, below=1e15, wanted="a positive number")
 
 
 def whole(row: Row, column: str) -> int | None:
     """Return a whole number of a row of at least 1, None where it is blank."""
-    value = number(row, column)
-    if value is None:
-        return None
-    if value != int(value):
-        raise EvidenceError(f"row {row.get('row') or row['_line']}, column {column}: {value:g} is not a whole number; correct or blank it")
-    return int(value)
+    return csvfile.whole(row, column, number(row, column))
 
 
 def measured_seconds(row: Row) -> float | None:
@@ -146,7 +109,7 @@ def precision_of(row: Row) -> str:
     name = row.get("precision", "").lower() or "bf16"
     name = {"mixed": "bf16", "amp": "bf16", "fp8_e4m3": "fp8", "fp4": "nvfp4"}.get(name, name)
     if name not in WIDTH:
-        raise EvidenceError(f"row {row.get('row') or row['_line']}, column precision: {name!r} is unknown; use one of {', '.join(WIDTH)}")
+        raise EvidenceError(f"{name_of(row)}, column precision: {name!r} is unknown; use one of {', '.join(WIDTH)}")
     return name
 
 
