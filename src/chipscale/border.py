@@ -6,13 +6,16 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chipscale.evidence import EvidenceError, Kind, Per
 from chipscale.facts.cluster import Topology
 from chipscale.facts.job import Phase
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Year = Annotated[int, Field(ge=1950, le=2200)]
 
 
 class _Border(BaseModel):
@@ -54,6 +57,18 @@ class ChipFile(_Border):
     notes: list[str] = []
     fact: list[FactFile] = []
     hypothesis: list[HypothesisFile] = []
+
+    @model_validator(mode="after")
+    def one_or_the_other(self) -> ChipFile:
+        """Refuse values that would be passed over in silence."""
+        keys = [h.key for h in self.hypothesis]
+        if self.fact and keys:
+            raise ValueError("a chip has [[fact]] or [[hypothesis]], not both")
+        if twice := sorted({k for k in keys if keys.count(k) > 1}):
+            raise ValueError(f"hypothesis.key {', '.join(twice)} stands twice")
+        if both := [h.key for h in self.hypothesis if h.chip and h.fact]:
+            raise ValueError(f"hypothesis {', '.join(both)} has a chip and facts; keep one")
+        return self
 
 
 class ArchitectureFile(_Border):
@@ -101,7 +116,7 @@ class JobFile(_Border):
     length: int = Field(ge=1, le=10**8)
     batch: int = Field(ge=1, le=10**9)
     tokens: str = ""
-    precisions: list[str] = Field(min_length=1)
+    precisions: list[Literal["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "mxfp4", "int8"]] = Field(min_length=1)
     source: str = ""
 
 
@@ -109,12 +124,12 @@ class FrameworkFile(_Border):
     id: str
     name: str
     matches: list[str]
-    sharding: str
-    recompute: dict[str, float]
-    master_bytes: float = Field(gt=0, strict=False)
-    gradient_bytes: float = Field(gt=0, strict=False)
+    sharding: Literal["none", "zero1", "zero2", "zero3"]
+    recompute: dict[Literal["none", "selective", "full"], Share]
+    master_bytes: float = Field(gt=0, le=64, strict=False)
+    gradient_bytes: float = Field(gt=0, le=64, strict=False)
     overlaps: list[str]
-    since: dict[str, int] = {}
+    since: dict[Literal["tp_overlap"], Year] = {}
     source: str
     date: str
 
@@ -127,7 +142,7 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
-        raise EvidenceError(f"{path}: cannot be read ({problem})") from problem
+        raise EvidenceError(f"{path}: cannot be read ({problem}); give a TOML file in UTF-8") from problem
     except (tomllib.TOMLDecodeError, RecursionError) as problem:
         raise EvidenceError(f"{path}: malformed TOML: {problem}; correct that line") from problem
 
@@ -149,8 +164,8 @@ def named(id: str, path: Path) -> None:
 
 
 @contextmanager
-def inside(path: Path, field: str = "") -> Iterator[None]:
-    """Put the file, and the field if one is given, before the message of any error."""
+def inside(path: Path | str, field: str = "") -> Iterator[None]:
+    """Put the file (or option), and the field if one is given, before the message of any error."""
     try:
         yield
     except EvidenceError as problem:

@@ -232,14 +232,18 @@ def train(
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step costs."""
+    from chipscale.border import inside
     from chipscale.planning import days
     from chipscale.planning import train as search
     from chipscale.units import parse
 
     chip, chips = chip_count(on)
-    budget = parse(tokens, "tokens") if tokens else None
-    if budget is not None and budget <= 0:
-        raise EvidenceError(f"--tokens {tokens}: must be positive")
+    budget = None
+    if tokens is not None:
+        with inside("--tokens"):
+            budget = parse(tokens, "tokens")
+            if budget <= 0:
+                raise EvidenceError(f"{tokens} must be positive; write as many as are trained on")
     sides = search(_catalog(catalog), model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
                    framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
     if as_json:
@@ -261,8 +265,8 @@ def chips(chip: Name = None, catalog: Folder = None, as_json: AsJson = False) ->
 
     known = _catalog(catalog)
     if as_json:
-        return _json(known.chip(chip) if chip else {name: known.chip(name) for name in known.chips()})
-    return show(chip_page(known.chip(chip)) if chip else chips_table(known))
+        return _json(known.chip(chip) if chip is not None else {name: known.chip(name) for name in known.chips()})
+    return show(chip_page(known.chip(chip)) if chip is not None else chips_table(known))
 
 
 @app.command()
@@ -272,8 +276,8 @@ def clusters(cluster: Name = None, catalog: Folder = None, as_json: AsJson = Fal
 
     known = _catalog(catalog)
     if as_json:
-        return _json(known.cluster(cluster) if cluster else {name: known.cluster(name) for name in known.clusters()})
-    return show(cluster_page(known.cluster(cluster)) if cluster else clusters_table(known))
+        return _json(known.cluster(cluster) if cluster is not None else {name: known.cluster(name) for name in known.clusters()})
+    return show(cluster_page(known.cluster(cluster)) if cluster is not None else clusters_table(known))
 
 
 @app.command()
@@ -282,7 +286,7 @@ def models(model: Name = None, catalog: Folder = None, as_json: AsJson = False) 
     from chipscale.report.models import model_page, models_table
 
     known = _catalog(catalog)
-    if model:
+    if model is not None:
         one = known.model(model)
         return _json(one) if as_json else show(model_page(one))
     found = readable(known)

@@ -21,6 +21,9 @@ from chipscale.verdict.contest import precisions
 from chipscale.verdict.nouns import Interval, Side
 from chipscale.verdict.weighing import MAPE_TO_SIGMA, candidate, context
 
+#: precisions of matrix products in training, where a chip has them
+TRAINED = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
+
 
 def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
           precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
@@ -34,16 +37,21 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
     for name, n, most in (("chips", chips, 10**7), ("length", length, 10**8), ("top", top, 1000)):
         if not 1 <= n <= most:
             raise EvidenceError(f"{name} = {n}: it must be from 1 to {most:,}")
+    if precision is not None and precision not in TRAINED:
+        raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
     found = catalog.model(model)
     sequences = batch if batch is not None else max(chips, round(2**22 / length / chips) * chips)
     if not 1 <= sequences <= 10**9:
         raise EvidenceError(f"--batch {sequences}: it must be from 1 to 1,000,000,000 sequences")
     job = Job(id=f"train {found.id}", title=f"train {found.name}", phase="train", model=model, chips=chips, length=length, batch=sequences,
-              tokens=tokens or 1.0, precisions=(precision,) if precision else ("bf16", "fp8", "mxfp8"))  # fmt: skip
+              tokens=tokens or 1.0, precisions=("bf16", "fp8", "mxfp8") if precision is None else (precision,))  # fmt: skip
     calibration, c = read_calibration(catalog), candidate(catalog, chip, assume or {})
     sides: list[Side] = []
     for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True):
-        listed = [_evaluator(catalog, job, h.value, p, calibration, framework) for p in ((precision,) if precision else precisions(job, h.value))]
+        cluster.seat(chips)
+        listed = [
+            _evaluator(catalog, job, h.value, p, calibration, framework) for p in (precisions(job, h.value) if precision is None else (precision,))
+        ]
         for e, p in listed:
             sides += [_side(e, one, h.value, h.key, cluster.id, job, p, calibration) for one in _plans(e, job, plan, top)]
     order = sorted(sides, key=lambda s: ([h.key for h in c.belief.hypotheses].index(s.hypothesis), s.seconds.median))
@@ -58,7 +66,7 @@ def days(side: Side, chips: int, tokens: float) -> float:
 def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> tuple[Evaluator, str]:
     peak_of(chip, precision)
     vendors = dict(read_vendors(catalog))
-    if framework:
+    if framework is not None:
         vendors[chip.vendor.lower()] = catalog.framework(framework).id
     k = constants(calibration.coefficients(), context(chip, job, precision, vendors))
     problem = Problem(model=catalog.model(job.model), length=float(job.length), batch=float(job.batch), precision=precision)
@@ -85,7 +93,8 @@ def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
         (heads % plan.tp, f"tp={plan.tp} does not divide {heads} attention heads"),
         (plan.pp > model.layers, f"pp={plan.pp} is more than the {model.layers} layers"),
         (plan.pp * plan.vpp > model.layers and plan.vpp > 1, f"pp x vpp = {plan.pp * plan.vpp} is more than the {model.layers} layers"),
-        (plan.ep > 1 and (not experts or experts % plan.ep), f"ep={plan.ep} does not divide {experts} experts"),
+        (plan.ep * plan.etp > 1 and not experts, f"ep={plan.ep}, etp={plan.etp}: {model.id} has no experts"),
+        (plan.ep > 1 and experts and experts % plan.ep, f"ep={plan.ep} does not divide {experts} experts"),
         (each != int(each) or each < 1, f"dp x micro-batch = {plan.dp * plan.micro_batch} does not divide a batch of {job.batch} sequences"),
     )
     for bad, why in problems:
