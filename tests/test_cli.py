@@ -170,7 +170,7 @@ def test_chip_counts_that_cannot_be(run: Run, on: str) -> None:
     [
         (("weigh", "a100", "h100", "--seed", "-1"), ("--seed",)),
         (("weigh", "a100", "h100", "--seed", "x"), ("--seed", "integer")),
-        (("weigh", "a100", "h100", "--draws", "3"), ("--draws 3", "1024")),
+        (("weigh", "a100", "h100", "--draws", "3"), ("--draws", "1024")),
         (("weigh", "a100", "h100", "--draws", "0"), ("--draws",)),
         (("weigh", "a100", "h100", "--match", "nonsense"), ("--match", "nonsense", "power")),
         (("--seed", "1", "jobs"), ("after the command",)),
@@ -598,3 +598,23 @@ def test_a_chip_of_the_user_is_weighed(run: Run, tmp_path: Path) -> None:
     facts = "".join(f'[[fact]]\nquantity = "{q}"\nvalue = "{v}"\nsource = "mine"\nsense = "dense"\n' for q, v in values.items())
     verdict = weighed(run, "my-chip", "a100", "--catalog", str(catalog(tmp_path, CHIP + facts)))
     assert verdict["jobs"][0]["ratio"]["median"] > 1
+
+
+def test_matched_power_judges_watts_and_counts_chips(run: Run) -> None:
+    (chips,), (watts,) = (weighed(run, "a100", "h100", "--match", m)["jobs"] for m in ("chips", "power"))
+    assert watts["a_per_1000_b"] == chips["a_per_1000_b"]
+    assert watts["ratio"]["median"] > 1.2 * chips["ratio"]["median"]  # 400 W against 700 W
+    assert "watt for watt" in str(weighed(run, "a100", "h100", "--match", "power")["headline"])
+
+
+def test_a_price_that_is_missing_is_named_with_its_chip(run: Run) -> None:
+    refused(run("weigh", "h100", "a100", "--job", "train-llama-3.1-8b", "--match", "cost"), "--match cost", "price of nvidia-a100-sxm-80gb is")
+
+
+def test_train_names_the_hypothesis_of_each_plan(run: Run) -> None:
+    found = run("train", LLAMA, "--on", "910d:64", "--top", "1")
+    assert found.code == 0
+    assert "taken as" in found.out
+    lines = [line.split()[0] for line in found.out.splitlines() if "recompute=" in line and line.split()[0] != "plan"]
+    assert sorted(lines) == ["950-28", "950-36", "press-2pf", "quad-die"]  # the likeliest, 950-32, stands above
+    assert "950-32" in found.out

@@ -52,7 +52,7 @@ class LeaveOut(StrEnum):
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
-Draws = Annotated[int, typer.Option(min=1, max=2**20, help="number of Sobol draws")]
+Draws = Annotated[int, typer.Option(min=1024, max=2**17, help="number of Sobol draws, best a power of two")]
 Assume = Annotated[list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", help="take one hypothesis of a chip as true; may be repeated")]
 Folder = Annotated[Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]

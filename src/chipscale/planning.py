@@ -28,7 +28,7 @@ TRAINED = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
 def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
           precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
           assume: Mapping[str, str] | None = None) -> tuple[Side, ...]:  # fmt: skip
-    """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip.
+    """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip, the likeliest first.
 
     `length` in tokens (4,096 unless given), `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
     Errors: unknown names, a precision that the chip lacks, degrees that do not multiply, a plan that does not fit.
@@ -47,14 +47,15 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
               tokens=tokens or 1.0, precisions=("bf16", "fp8", "mxfp8") if precision is None else (precision,))  # fmt: skip
     calibration, c = read_calibration(catalog), candidate(catalog, chip, assume or {})
     sides: list[Side] = []
-    for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True):
+    ranked = sorted(zip(c.belief.hypotheses, c.clusters, strict=True), key=lambda pair: -pair[0].weight)
+    for h, cluster in ranked:
         cluster.seat(chips)
         listed = [
             _evaluator(catalog, job, h.value, p, calibration, framework) for p in (precisions(job, h.value) if precision is None else (precision,))
         ]
         for e, p in listed:
             sides += [_side(e, one, h.value, h.key, cluster.id, job, p, calibration) for one in _plans(e, job, plan, top)]
-    order = sorted(sides, key=lambda s: ([h.key for h in c.belief.hypotheses].index(s.hypothesis), s.seconds.median))
+    order = sorted(sides, key=lambda s: ([h.key for h, _ in ranked].index(s.hypothesis), s.seconds.median))
     return tuple(s for key in dict.fromkeys(s.hypothesis for s in order) for s in [o for o in order if o.hypothesis == key][:top])
 
 
