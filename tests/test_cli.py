@@ -555,7 +555,10 @@ def test_train_as_json(run: Run) -> None:
 
 
 def test_the_token_budget_gives_days(run: Run) -> None:
-    assert "days" in run(*MIXTRAL, "h100:64", "--tokens", "1T").out
+    found = run(*MIXTRAL, "h100:64", "--tokens", "1T").out
+    assert "days" in found
+    assert "MWh, the chips alone" in found
+    assert "minutes" in run(*MIXTRAL, "h100:64", "--tokens", "1B tokens").out
 
 
 def weighed(run: Run, *arguments: str) -> dict[str, object]:

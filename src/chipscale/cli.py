@@ -225,7 +225,7 @@ def train(
     plan: Annotated[str | None, typer.Option(metavar="tp=8,pp=16,...", help="evaluate this plan; the best is sought if left out")] = None,
     length: Annotated[int | None, typer.Option(min=1, max=10**8, help="tokens of a sequence")] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=10**9, help="sequences of a step, over all chips")] = None,
-    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days, energy and cost")] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days and energy")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 5,
@@ -233,7 +233,7 @@ def train(
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step costs."""
     from chipscale.border import inside
-    from chipscale.planning import days
+    from chipscale.planning import days, watt_hours
     from chipscale.planning import train as search
     from chipscale.units import parse
 
@@ -244,18 +244,25 @@ def train(
             budget = parse(tokens, "tokens")
             if budget <= 0:
                 raise EvidenceError(f"{tokens} must be positive; write as many as are trained on")
-    sides = search(_catalog(catalog), model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
+    known = _catalog(catalog)
+    sides = search(known, model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
                    framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
     if as_json:
         from chipscale.report.jsonable import to_json
 
         return say(to_json(sides))
     from chipscale.report.terminal import step_screen
+    from chipscale.report.words import duration
+    from chipscale.units import show as quantity
 
-    title = f"train {model} on {chips:,} {chip}"
-    if budget:
-        title += f": {tokens} tokens in {days(sides[0], chips, budget):,.0f} days without failures"
-    return show(step_screen(sides, title))
+    title, extra = f"train {model} on {chips:,} {chip}", []
+    if budget is not None:
+        title += f": {tokens} {'' if 'tokens' in str(tokens) else 'tokens '}in {duration(days(sides[0], chips, budget))} without failures"
+        energy = watt_hours(known, chip, sides[0], chips, budget)
+        extra = [
+            ("energy", f"{quantity(energy, 'Wh')}, the chips alone at their stated power" if energy else "unknown, the chip's power is not stated")
+        ]
+    return show(step_screen(sides, title, extra))
 
 
 @app.command()

@@ -10,7 +10,7 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Calibration, constants, read_calibration, read_vendors
 from chipscale.cost.hardware import hardware, peak_of
-from chipscale.evidence import EvidenceError
+from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters
@@ -62,6 +62,13 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
 def days(side: Side, chips: int, tokens: float) -> float:
     """Return the days that a plan needs for a token budget, without failures."""
     return tokens / (side.rate.median * chips) / 86400.0
+
+
+def watt_hours(catalog: Catalog, chip: str, side: Side, chips: int, tokens: float) -> float | None:
+    """Return the energy (Wh) that the chips alone draw for a token budget at their stated power, None where that is not known."""
+    found = catalog.chip(chip)
+    one = next(h.value for h in found.hypotheses if h.key == side.hypothesis) if isinstance(found, Belief) else found
+    return one.value("power") * chips * days(side, chips, tokens) * 24.0 if one.has("power") else None
 
 
 def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> tuple[Evaluator, str]:
