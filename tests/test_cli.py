@@ -176,6 +176,7 @@ def test_chip_counts_that_cannot_be(run: Run, on: str) -> None:
         (("--seed", "1", "jobs"), ("after the command",)),
         ((*MIXTRAL, "h100:64", "--tokens", "0T"), ("--tokens", "0T", "positive")),
         ((*MIXTRAL, "h100:64", "--tokens", "-1T"), ("--tokens", "-1T", "positive")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1,000,000,000T"), ("--tokens", "1000000T at most")),
         ((*MIXTRAL, "h100:64", "--tokens", "15"), ("--tokens", "unit is missing", "14.8T")),
         ((*MIXTRAL, "h100:64", "--tokens", ""), ("--tokens", "14.8T")),
         ((*MIXTRAL, "h100:64", "--tokens", "many"), ("many",)),
@@ -279,6 +280,8 @@ def catalog(tmp_path: Path, chip: str, source: str = SOURCE) -> Path:
         (CHIP + HYPOTHESIS.replace("1.0", "0.5") * 2, ("my-chip.toml", "hypothesis.key one", "twice")),
         (CHIP + HYPOTHESIS + FACT.replace("[[fact]]", "[[hypothesis.fact]]"), ("my-chip.toml", "hypothesis one", "keep one")),
         (CHIP + "[[fact\n", ("my-chip.toml", "malformed TOML", "line")),
+        (CHIP + "x = " + "9" * 5000, ("my-chip.toml", "malformed TOML", "digits")),
+        (CHIP + "x = " + "[" * 5000, ("my-chip.toml", "malformed TOML")),
         (CHIP + 'colour = "green"\n', ("my-chip.toml", "colour")),
     ],
 )

@@ -143,7 +143,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as problem:
         raise EvidenceError(f"{path}: cannot be read ({problem}); give a TOML file in UTF-8") from problem
-    except (tomllib.TOMLDecodeError, RecursionError) as problem:
+    except (ValueError, RecursionError) as problem:  # a ValueError that is no TOMLDecodeError: an integer of thousands of digits
         raise EvidenceError(f"{path}: malformed TOML: {problem}; correct that line") from problem
 
 

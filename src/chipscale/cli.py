@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
 MOST_CHIPS = 10_000_000
+MOST_TOKENS = 1e18
 
 app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -242,8 +243,8 @@ def train(
     if tokens is not None:
         with inside("--tokens"):
             budget = parse(tokens, "tokens")
-            if budget <= 0:
-                raise EvidenceError(f"{tokens} must be positive; write as many as are trained on")
+            if not 0 < budget <= MOST_TOKENS:
+                raise EvidenceError(f"{tokens} must be positive, and 1000000T at most; write as many as are trained on")
     known = _catalog(catalog)
     sides = search(known, model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
                    framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip

@@ -45,13 +45,15 @@ def parse(text: str, unit: str) -> float:
     found = _NUMBER.match(text)
     scales = _scales(unit)
     if not found:
-        raise EvidenceError(f"{text!r} is not a quantity; write a positive number and a unit: {_hint(unit)}")
+        raise EvidenceError(f"{text[:60]!r} is not a quantity; write a positive number and a unit: {_hint(unit)}")
     number, written = found.group(1).replace("_", "").replace(",", ""), found.group(2)
     if written not in scales:
-        raise EvidenceError(f"{text!r}: {'a unit is missing' if not written else f'unit {written!r} is unknown'}; write one of {_hint(unit)}")
+        raise EvidenceError(
+            f"{text[:60]!r}: {'a unit is missing' if not written else f'unit {written[:60]!r} is unknown'}; write one of {_hint(unit)}"
+        )
     value = float(number) * scales[written]
     if not math.isfinite(value):
-        raise EvidenceError(f"{text!r} is not finite; correct the number")
+        raise EvidenceError(f"{text[:60]!r} is not finite; correct the number")
     return value
 
 
