@@ -158,8 +158,7 @@ def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tup
 
 def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, assumed: list[str]) -> list[tuple[Plan, float]]:
     """List the plans that a row may have run, weights summing to 1."""
-    tps = _choices(whole(row, "tp"), [t for t in (1, 2, 4, 8) if chips % t == 0 and (model.blocks[0].mixer.__class__ and t <= chips)][:4]
-                   if not whole(row, "tp") else [], "tp", assumed)  # fmt: skip
+    tps = _choices(whole(row, "tp"), [t for t in (1, 2, 4, 8) if chips % t == 0], "tp", assumed)
     pps = _choices(whole(row, "pp"), [p for p in (1, 2, 4, 8) if chips % p == 0 and p <= model.layers], "pp", assumed)
     cp, etp = whole(row, "cp") or 1, whole(row, "etp") or 1
     recomputes, sharding = _recomputes(row, framework, assumed), _shardings(row, framework, assumed)
