@@ -21,6 +21,16 @@ MIXTRAL = ("train", "Mixtral-8x7B-v0.1", "--on")
 LLAMA = "Meta-Llama-3.1-8B"
 CHIP = 'id = "my-chip"\nname = "Mine"\nvendor = "Me"\nfamily = "hopper"\ncluster = "dgx-h100"\n'
 FACT = '[[fact]]\nquantity = "power"\nvalue = "700 W"\nsource = "mine"\n'
+HYPOTHESIS = '[[hypothesis]]\nkey = "one"\ntitle = "t"\nweight = 1.0\nreason = "r"\nchip = "h100"\n'
+CLUSTER = """id = "my-pod"\nname = "pod"\nchip = "any"\nnode = 8
+[[tier]]\nname = "inner"\nsize = 8\nbandwidth = "300 GB/s"\nsource = "mine"\nlatency = "2 us"\ntopology = "switch"
+"""
+JOB = """id = "my-job"\ntitle = "t"\nphase = "train"\nmodel = "meta-llama/Meta-Llama-3.1-8B"\nchips = 64\nlength = 4096\nbatch = 128
+tokens = "1T"\nprecisions = ["bf16"]
+"""
+FRAMEWORK = """id = "my-framework"\nname = "f"\nmatches = ["my framework"]\nsharding = "zero1"\nmaster_bytes = 12\ngradient_bytes = 4
+overlaps = []\nsource = "mine"\ndate = "2026"\n[since]\ntp_overlap = 2023\n[recompute]\nnone = 1.0
+"""
 SOURCE = '[mine]\nwhere = "my bench"\nkind = "measured"\ndate = "2026-11"\n'
 
 
@@ -160,17 +170,25 @@ def test_chip_counts_that_cannot_be(run: Run, on: str) -> None:
     [
         (("weigh", "a100", "h100", "--seed", "-1"), ("--seed",)),
         (("weigh", "a100", "h100", "--seed", "x"), ("--seed", "integer")),
-        (("weigh", "a100", "h100", "--draws", "3"), ("--draws 3", "1024")),
+        (("weigh", "a100", "h100", "--draws", "3"), ("--draws", "1024")),
         (("weigh", "a100", "h100", "--draws", "0"), ("--draws",)),
         (("weigh", "a100", "h100", "--match", "nonsense"), ("--match", "nonsense", "power")),
         (("--seed", "1", "jobs"), ("after the command",)),
-        ((*MIXTRAL, "h100:64", "--tokens", "0"), ("--tokens 0", "positive")),
+        ((*MIXTRAL, "h100:64", "--tokens", "0T"), ("--tokens", "0T", "positive")),
+        ((*MIXTRAL, "h100:64", "--tokens", "-1T"), ("--tokens", "-1T", "positive")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1,000,000,000T"), ("--tokens", "1000000T at most")),
+        ((*MIXTRAL, "h100:64", "--tokens", "15"), ("--tokens", "unit is missing", "14.8T")),
+        ((*MIXTRAL, "h100:64", "--tokens", ""), ("--tokens", "14.8T")),
         ((*MIXTRAL, "h100:64", "--tokens", "many"), ("many",)),
         ((*MIXTRAL, "h100:64", "--batch", "0"), ("--batch",)),
         ((*MIXTRAL, "h100:64", "--batch", "-5"), ("--batch",)),
         ((*MIXTRAL, "h100:64", "--length", "0"), ("--length",)),
         ((*MIXTRAL, "h100:64", "--top", "0"), ("--top",)),
-        ((*MIXTRAL, "h100:64", "--precision", "fp99"), ("fp99",)),
+        ((*MIXTRAL, "h100:64", "--precision", "fp99"), ("--precision fp99", "bf16")),
+        ((*MIXTRAL, "h100:64", "--precision", ""), ("--precision", "bf16")),
+        ((*MIXTRAL, "h100:64", "--precision", "int8"), ("--precision int8", "training", "bf16")),
+        ((*MIXTRAL, "h100:64", "--precision", "mxfp8"), ("nvidia-h100-sxm-80gb", "no mxfp8", "fp8", "--precision")),
+        ((*MIXTRAL, "h100:10000000"), ("dgx-h100 joins", "10,000,000", "take fewer")),
         ((*MIXTRAL, "a100:64", "--precision", "fp8"), ("nvidia-a100-sxm-80gb", "no fp8", "bf16", "--precision")),
         (("validate", "training", "--calibrate-points", "-1"), ("--calibrate-points",)),
         (("validate", "training", "--leave-out", "moon"), ("--leave-out", "source")),
@@ -198,10 +216,14 @@ def test_matching_cost_needs_a_price(run: Run) -> None:
         (LLAMA, "h100:64", "tp=-2", ("tp='-2'", "whole number")),
         (LLAMA, "h100:64", "tp=two", ("tp='two'", "whole number")),
         (LLAMA, "h100:64", "xp=2", ("unknown degree 'xp'",)),
-        (LLAMA, "h100:64", "tp=2,mb=0", ("micro_batch=0", "at least 1")),
+        (LLAMA, "h100:64", "tp=2,mb=0", ("micro_batch='0'", "from 1")),
         (LLAMA, "h100:64", "zero=9", ("zero1",)),
         (LLAMA, "h100:64", "tp=2,mb=7", ("does not divide a batch",)),
-        (LLAMA, "h100:64", "ep=2", ("ep=2", "experts")),
+        (LLAMA, "h100:64", "ep=2", ("ep=2", "no experts")),
+        (LLAMA, "h100:64", "tp=8,etp=2", ("etp=2", "no experts")),
+        (LLAMA, "h100:64", "tp=2,tp=4", ("tp stands twice", "keep one")),
+        (LLAMA, "h100:64", "tp=99999999999", ("tp='99999999999'", "999,999,999")),
+        (LLAMA, "h100:64", "recompute=3", ("recompute='3'", "selective")),
         ("Mixtral-8x7B-v0.1", "h100:96", "ep=3", ("ep=3", "8 experts")),
         (LLAMA, "h100:64", "tp=2,recompute=most", ("recompute", "selective")),
     ],
@@ -213,6 +235,8 @@ def test_plans_that_cannot_be(run: Run, model: str, on: str, plan: str, words: t
 def test_a_plan_that_does_not_fit_names_the_nearest_that_does(run: Run) -> None:
     found = run("train", "Mixtral-8x7B-v0.1", "--on", "h100:64", "--plan", "tp=1,mb=1,zero=none")
     refused(found, "--plan", "more than the", "usable", "largest:", "the nearest plan that fits is ")
+    named = found.err.rsplit("the nearest plan that fits is ", 1)[1].strip()
+    assert run("train", "Mixtral-8x7B-v0.1", "--on", "h100:64", "--plan", named).code == 0
     near = found.err.strip().partition("the nearest plan that fits is ")[2]
     again = run(
         "train", "Mixtral-8x7B-v0.1", "--on", "h100:64", "--json", "--plan", ",".join(f"zero={p}" if "=" not in p else p for p in near.split(","))
@@ -250,12 +274,104 @@ def catalog(tmp_path: Path, chip: str, source: str = SOURCE) -> Path:
         (CHIP + FACT.replace('source = "mine"\n', ""), ("my-chip.toml", "source", "required")),
         (CHIP + FACT.replace('"mine"', '"nowhere"'), ("my-chip.toml", "'nowhere'", "sources/")),
         (CHIP + FACT.replace('"power"', '"powr"'), ("my-chip.toml", "did you mean power")),
+        (CHIP + FACT.replace("700 W", "700 PW"), ("my-chip.toml", "fact.power", "check number and unit")),
+        (CHIP + FACT.replace("power", "cores").replace("700 W", "1e300"), ("my-chip.toml", "fact.cores", "check number")),
+        (CHIP + FACT + HYPOTHESIS, ("my-chip.toml", "[[fact]] or [[hypothesis]]", "not both")),
+        (CHIP + HYPOTHESIS.replace("1.0", "0.5") * 2, ("my-chip.toml", "hypothesis.key one", "twice")),
+        (CHIP + HYPOTHESIS + FACT.replace("[[fact]]", "[[hypothesis.fact]]"), ("my-chip.toml", "hypothesis one", "keep one")),
         (CHIP + "[[fact\n", ("my-chip.toml", "malformed TOML", "line")),
+        (CHIP + "x = " + "9" * 5000, ("my-chip.toml", "malformed TOML", "digits")),
+        (CHIP + "x = " + "[" * 5000, ("my-chip.toml", "malformed TOML")),
         (CHIP + 'colour = "green"\n', ("my-chip.toml", "colour")),
     ],
 )
 def test_a_chip_file_with_a_mistake_is_named(run: Run, tmp_path: Path, chip: str, words: tuple[str, ...]) -> None:
     refused(run("chips", "my-chip", "--catalog", catalog(tmp_path, chip)), *words)
+
+
+def folder(tmp_path: Path, **files: str) -> Path:
+    """Write one file of each kind, named after its id, and my-chip on my-pod."""
+    for kind, text in files.items():
+        (tmp_path / kind).mkdir()
+        (tmp_path / kind / f"my-{ {'clusters': 'pod', 'jobs': 'job', 'frameworks': 'framework'}[kind] }.toml").write_text(text, encoding="utf-8")
+    return catalog(tmp_path, CHIP.replace("dgx-h100", "my-pod") + FACT)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('"300 GB/s"', '"300"', ("tier.inner.bandwidth", "unit is missing", "Gb/s")),
+        ('"300 GB/s"', '"300 B/s"', ("tier.inner.bandwidth", "check number and unit")),
+        ('"2 us"', '"-2 us"', ("tier.inner.latency", "positive")),
+        ('"2 us"', '"2"', ("tier.inner.latency", "unit is missing")),
+        ('"mine"', '"nowhere"', ("field source", "'nowhere'", "sources/")),
+        ("node = 8", "node = 16", ("node = 16", "outermost tier holds 8", "correct")),
+        ("size = 8", "size = 0", ("tier.0.size",)),
+        ('"switch"', '"star"', ("tier.0.topology", "torus")),
+    ],
+)
+def test_a_cluster_file_with_a_mistake_is_named(run: Run, tmp_path: Path, old: str, new: str, words: tuple[str, ...]) -> None:
+    refused(run("clusters", "my-pod", "--catalog", folder(tmp_path, clusters=CLUSTER.replace(old, new))), "my-pod.toml", *words)
+
+
+def test_a_chip_on_an_unknown_cluster_is_named(run: Run, tmp_path: Path) -> None:
+    refused(run("train", LLAMA, "--on", "my-chip:8", "--catalog", folder(tmp_path)), "my-chip.toml", "field cluster", "'my-pod'")
+
+
+def test_a_cluster_that_is_too_small_is_named(run: Run, tmp_path: Path) -> None:
+    refused(run("train", LLAMA, "--on", "my-chip:64", "--catalog", folder(tmp_path, clusters=CLUSTER)), "my-pod joins 8 chips, not 64", "take fewer")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ('tokens = "1T"', 'tokens = "1"', ("tokens", "unit is missing")),
+        ('tokens = "1T"', 'tokens = "-1T"', ("tokens", "positive")),
+        ('tokens = "1T"', "", ("tokens", "15T")),
+        ('"bf16"', '"fp7"', ("precisions.0", "'bf16'")),
+        ("chips = 64", "chips = 0", ("chips",)),
+        ("length = 4096", "length = nan", ("length",)),
+        ('"train"', '"dream"', ("phase", "'train'")),
+    ],
+)
+def test_a_job_file_with_a_mistake_is_named(run: Run, tmp_path: Path, old: str, new: str, words: tuple[str, ...]) -> None:
+    given = folder(tmp_path, jobs=JOB.replace(old, new))
+    refused(run("weigh", "a100", "h100", "--job", "my-job", "--catalog", given), "my-job.toml", *words)
+
+
+def test_a_job_that_a_chip_has_no_precision_for_is_refused(run: Run, tmp_path: Path) -> None:
+    given = folder(tmp_path, jobs=JOB.replace("bf16", "mxfp4"))
+    refused(run("weigh", "a100", "h100", "--job", "my-job", "--catalog", given), "job my-job", "nvidia-a100", "mxfp4", "allow bf16")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("none = 1.0", "none = 0.5", ("recompute", "sum to 1")),
+        ("none = 1.0", "none = 2.0\nfull = -1.0", ("recompute.none", "recompute.full")),
+        ("none = 1.0", "none = nan", ("recompute.none",)),
+        ("none = 1.0", "sometimes = 1.0", ("recompute.sometimes", "'selective'")),
+        ('"zero1"', '"zero9"', ("sharding", "'zero3'")),
+        ("master_bytes = 12", "master_bytes = inf", ("master_bytes",)),
+        ("tp_overlap = 2023", "tp_overlap = 20", ("since.tp_overlap",)),
+        ("tp_overlap = 2023", "magic = 2023", ("since.magic",)),
+    ],
+)
+def test_a_framework_file_with_a_mistake_is_named(run: Run, tmp_path: Path, old: str, new: str, words: tuple[str, ...]) -> None:
+    given = folder(tmp_path, frameworks=FRAMEWORK.replace(old, new))
+    refused(run("train", LLAMA, "--on", "h100:8", "--framework", "my-framework", "--catalog", given), "my-framework.toml", *words)
+
+
+def test_files_of_the_user_without_a_mistake_are_taken(run: Run, tmp_path: Path) -> None:
+    given = folder(tmp_path, clusters=CLUSTER, jobs=JOB, frameworks=FRAMEWORK)
+    assert run("clusters", "my-pod", "--catalog", given).code == 0
+    assert run("train", LLAMA, "--on", "h100:8", "--framework", "my-framework", "--catalog", given).code == 0
+    assert run("weigh", "a100", "h100", "--job", "my-job", "--catalog", given).code == 0
+
+
+@pytest.mark.parametrize("command", ["chips", "clusters", "models"])
+def test_an_empty_name_is_unknown(run: Run, command: str) -> None:
+    refused(run(command, ""), "unknown", "''", f"chipscale {command}")
 
 
 def test_malformed_toml_of_sources_is_named(run: Run, tmp_path: Path) -> None:
@@ -442,7 +558,10 @@ def test_train_as_json(run: Run) -> None:
 
 
 def test_the_token_budget_gives_days(run: Run) -> None:
-    assert "days" in run(*MIXTRAL, "h100:64", "--tokens", "1T").out
+    found = run(*MIXTRAL, "h100:64", "--tokens", "1T").out
+    assert "days" in found
+    assert "MWh, the chips alone" in found
+    assert "minutes" in run(*MIXTRAL, "h100:64", "--tokens", "1B tokens").out
 
 
 def weighed(run: Run, *arguments: str) -> dict[str, object]:
@@ -485,3 +604,23 @@ def test_a_chip_of_the_user_is_weighed(run: Run, tmp_path: Path) -> None:
     facts = "".join(f'[[fact]]\nquantity = "{q}"\nvalue = "{v}"\nsource = "mine"\nsense = "dense"\n' for q, v in values.items())
     verdict = weighed(run, "my-chip", "a100", "--catalog", str(catalog(tmp_path, CHIP + facts)))
     assert verdict["jobs"][0]["ratio"]["median"] > 1
+
+
+def test_matched_power_judges_watts_and_counts_chips(run: Run) -> None:
+    (chips,), (watts,) = (weighed(run, "a100", "h100", "--match", m)["jobs"] for m in ("chips", "power"))
+    assert watts["a_per_1000_b"] == chips["a_per_1000_b"]
+    assert watts["ratio"]["median"] > 1.2 * chips["ratio"]["median"]  # 400 W against 700 W
+    assert "watt for watt" in str(weighed(run, "a100", "h100", "--match", "power")["headline"])
+
+
+def test_a_price_that_is_missing_is_named_with_its_chip(run: Run) -> None:
+    refused(run("weigh", "h100", "a100", "--job", "train-llama-3.1-8b", "--match", "cost"), "--match cost", "price of nvidia-a100-sxm-80gb is")
+
+
+def test_train_names_the_hypothesis_of_each_plan(run: Run) -> None:
+    found = run("train", LLAMA, "--on", "910d:64", "--top", "1")
+    assert found.code == 0
+    assert "taken as" in found.out
+    lines = [line.split()[0] for line in found.out.splitlines() if "recompute=" in line and line.split()[0] != "plan"]
+    assert sorted(lines) == ["950-28", "950-36", "press-2pf", "quad-die"]  # the likeliest, 950-32, stands above
+    assert "950-32" in found.out

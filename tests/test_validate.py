@@ -150,7 +150,7 @@ def test_the_gradient_agrees_with_finite_differences_where_the_plan_is_known(mea
 
 
 def test_the_gradient_is_near_finite_differences_where_settings_are_guessed(measured: list[Measured], prior: Prior) -> None:
-    """The weights of the guesses are held fixed in the gradient, which costs it a few thousandths."""
+    """The weights of the guesses move with their times, and the gradient follows."""
     rows = [r for r in measured if r.clean and len(r.guesses) > 1][::6][:40]
     problem = stack(rows)
     theta = prior.columns(problem.design.coefficients)[0] + 0.01

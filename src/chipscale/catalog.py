@@ -5,174 +5,52 @@ from __future__ import annotations
 import difflib
 import math
 import re
-import tomllib
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from chipscale.evidence import SPREAD, Belief, EvidenceError, Fact, Hypothesis, Kind, Per, Source
+from chipscale.border import (
+    ArchitectureFile,
+    ChipFile,
+    ClusterFile,
+    FactFile,
+    FrameworkFile,
+    HypothesisFile,
+    JobFile,
+    SourceFile,
+    checked,
+    inside,
+    named,
+    read_toml,
+)
+from chipscale.evidence import SPREAD, Belief, EvidenceError, Fact, Hypothesis, Kind, Source
 from chipscale.facts.architecture import ARCHITECTURE_QUANTITIES, Architecture
 from chipscale.facts.chip import PRECISIONS, QUANTITIES, Chip
-from chipscale.facts.cluster import Cluster, Tier, Topology
+from chipscale.facts.cluster import Cluster, Tier
 from chipscale.facts.config_json import read_file
 from chipscale.facts.framework import Framework
-from chipscale.facts.job import Job, Phase
+from chipscale.facts.job import Job
 from chipscale.facts.model import Model
-from chipscale.units import parse
+from chipscale.units import parse, show
 
 T = TypeVar("T")
+#: what a value of a chip or a link can be at most and at least, in SI units: wide enough for any chip, narrow enough for a wrong prefix
+PLAUSIBLE = {
+    "FLOP/s": (1e9, 1e20),
+    "B": (1e2, 1e16),
+    "B/s": (1e6, 1e17),
+    "W": (0.1, 1e7),
+    "Hz": (1e5, 1e12),
+    "USD": (0.01, 1e10),
+    "mm2": (0.1, 1e6),
+    "1": (1e-3, 1e9),
+}
 RANK = {kind: i for i, kind in enumerate(Kind)}
 UNITS = {**ARCHITECTURE_QUANTITIES, **QUANTITIES, **{f"measured_{p}_matmul": "FLOP/s" for p in PRECISIONS}}
 ALIASES = re.compile(r'^aliases = \[((?:\s*"[^"\\]*"\s*,?)*)\s*\]\s*$', re.MULTILINE)
-
-
-class _Border(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
-
-class FactFile(_Border):
-    quantity: str
-    value: str
-    source: str
-    low: str | None = None
-    high: str | None = None
-    per: Per = "package"
-    sense: str = ""
-    note: str = ""
-    chosen: bool = False
-    rejected: str = ""
-
-
-class HypothesisFile(_Border):
-    key: str
-    title: str
-    weight: float = Field(gt=0, le=1)
-    reason: str = Field(min_length=1)
-    chip: str = ""
-    family: str = ""
-    cluster: str = ""
-    fact: list[FactFile] = []
-
-
-class ChipFile(_Border):
-    id: str
-    name: str
-    vendor: str
-    family: str
-    cluster: str
-    aliases: list[str] = []
-    released: str = ""
-    notes: list[str] = []
-    fact: list[FactFile] = []
-    hypothesis: list[HypothesisFile] = []
-
-
-class ArchitectureFile(_Border):
-    id: str
-    name: str
-    core: str
-    fact: list[FactFile] = Field(min_length=1)
-
-
-class SourceFile(_Border):
-    where: str = Field(min_length=1)
-    kind: Kind = Field(strict=False)
-    date: str = ""
-    licence: str = ""
-
-
-class TierFile(_Border):
-    name: str
-    size: int = Field(ge=1, le=10**8)
-    bandwidth: str
-    source: str
-    latency: str
-    topology: Topology
-    oversubscription: float = Field(default=1.0, ge=1)
-    low: str | None = None
-    high: str | None = None
-    latency_source: str = ""
-
-
-class ClusterFile(_Border):
-    id: str
-    name: str
-    chip: str
-    node: int = Field(ge=1, le=10**6)
-    tier: list[TierFile] = Field(min_length=1)
-    notes: list[str] = []
-
-
-class JobFile(_Border):
-    id: str
-    title: str
-    phase: Phase
-    model: str
-    chips: int = Field(ge=1, le=10**7)
-    length: int = Field(ge=1, le=10**8)
-    batch: int = Field(ge=1, le=10**9)
-    tokens: str = ""
-    precisions: list[str] = Field(min_length=1)
-    source: str = ""
-
-
-class FrameworkFile(_Border):
-    id: str
-    name: str
-    matches: list[str]
-    sharding: str
-    recompute: dict[str, float]
-    master_bytes: float = Field(gt=0, strict=False)
-    gradient_bytes: float = Field(gt=0, strict=False)
-    overlaps: list[str]
-    since: dict[str, int] = {}
-    source: str
-    date: str
-
-
-B = TypeVar("B", bound=_Border)
-
-
-def read_toml(path: Path) -> dict[str, Any]:
-    """Read a TOML file; malformed text is an error with its line."""
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as problem:
-        raise EvidenceError(f"{path}: cannot be read ({problem})") from problem
-    except (tomllib.TOMLDecodeError, RecursionError) as problem:
-        raise EvidenceError(f"{path}: malformed TOML: {problem}; correct that line") from problem
-
-
-def checked(shape: type[B], table: dict[str, Any], path: Path) -> B:
-    """Check a table against its shape; every bad field is named in one message."""
-    try:
-        return shape.model_validate(table)
-    except ValidationError as problem:
-        first = problem.errors()
-        bad = "; ".join(f"field {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg'].lower()}" for e in first[:4])
-        raise EvidenceError(f"{path}: {bad}; docs/add-a-chip.md lists the fields") from problem
-
-
-def named(id: str, path: Path) -> None:
-    """Refuse a file whose id differs from its name."""
-    if id != (stem := path.stem.replace("--", "/")):
-        raise EvidenceError(f"{path}: field id is {id!r}, but the file is named {stem!r}; make them equal")
-
-
-@contextmanager
-def inside(path: Path, field: str = "") -> Iterator[None]:
-    """Put the file, and the field if one is given, before the message of any error."""
-    try:
-        yield
-    except EvidenceError as problem:
-        text = str(problem)
-        raise EvidenceError(text if text.startswith(str(path)) else f"{path}: {f'field {field}: ' if field else ''}{text}") from problem
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,14 +79,14 @@ class Catalog:
         close = difflib.get_close_matches(name.lower(), {n.lower(): n for n in files}, n=3, cutoff=0.4)
         same = {n.lower(): n for n in files}
         hint = f"; did you mean {' or '.join(same[c] for c in close)}?" if close else ""
-        lister = "" if kind == "frameworks" else f" (chipscale {kind} lists them)"
+        lister = f" (known: {', '.join(files)})" if kind == "frameworks" else f" (chipscale {kind} lists them)"
         raise EvidenceError(f"unknown {kind.rstrip('s')} {name!r}{hint}{lister}")
 
     def source(self, key: str, where: Path) -> Source:
         """Return a source by key, or refuse a fact that has none."""
         sources = self._once("sources", "", self._sources)
         if key not in sources:
-            raise EvidenceError(f"{where}: source {key!r} is not in sources/*.toml; add it there with where, kind and date")
+            raise EvidenceError(f"{where}: field source: {key!r} is not in sources/*.toml; add it there with where, kind and date")
         return sources[key]
 
     def _sources(self) -> dict[str, Source]:
@@ -304,17 +182,20 @@ class Catalog:
                 raise EvidenceError(f"{path}: field fact.{quantity}.chosen: {what}; choose one")
         return {quantity: chosen_first(facts) for quantity, facts in groups.items()}
 
-    def _fact(self, f: FactFile, path: Path) -> Fact:
+    def _fact(self, f: FactFile, path: Path, where: str = "") -> Fact:
         if f.quantity not in UNITS:
             close = difflib.get_close_matches(f.quantity, UNITS, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]}?" if close else "docs/add-a-chip.md lists the quantities"
             raise EvidenceError(f"{path}: field fact.quantity: {f.quantity!r} is unknown; {hint}")
         unit = UNITS[f.quantity]
-        with inside(path, f"fact.{f.quantity}.value"):
+        with inside(path, where or f"fact.{f.quantity}.value"):
             value = parse(f.value, unit)
             low, high = (parse(t, unit) if t is not None else value for t in (f.low, f.high))
             if value <= 0:
                 raise EvidenceError("must be positive; leave out what is not known")
+            least, most = PLAUSIBLE[unit]
+            if not least <= low <= high <= most:
+                raise EvidenceError(f"{f.value!r} cannot be: it must be from {show(least, unit)} to {show(most, unit)}; check number and unit")
             return Fact(quantity=f.quantity, value=value, low=low, high=high, unit=unit, source=self.source(f.source, path), per=f.per, sense=f.sense, note=f.note,
                         rejected=f.rejected)  # fmt: skip
 
@@ -341,9 +222,8 @@ class Catalog:
                 self.source(t.latency_source, path)
             with inside(path, f"tier.{t.name}.latency"):
                 latency = parse(t.latency, "s")
-            fact = self._fact(
-                FactFile(quantity="scaleup_bandwidth", value=t.bandwidth, low=t.low, high=t.high, source=t.source, sense="one-way"), path
-            )
+            given = FactFile(quantity="scaleup_bandwidth", value=t.bandwidth, low=t.low, high=t.high, source=t.source, sense="one-way")
+            fact = self._fact(given, path, f"tier.{t.name}.bandwidth")
             with inside(path, "tier"):
                 tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=latency, topology=t.topology,
                                   oversubscription=t.oversubscription))  # fmt: skip
@@ -352,7 +232,11 @@ class Catalog:
 
     def cluster_for(self, chip: Chip) -> Cluster:
         """Return the cluster that a chip stands on unless another is named."""
-        return self.cluster(chip.cluster)
+        if chip.cluster in self.files("clusters"):
+            return self.cluster(chip.cluster)
+        path = self.files("chips").get(chip.id.partition("=")[0], Path(chip.id))
+        with inside(path, "cluster"):
+            return self.cluster(chip.cluster)
 
     def model(self, name: str) -> Model:
         """Return a model by id (or its part behind the slash), or from the path of a config.json."""
@@ -371,18 +255,9 @@ class Catalog:
         named(f.id, path)
         with inside(path, "tokens"):
             tokens = parse(f.tokens, "tokens") if f.tokens else 0.0
-        return Job(
-            id=f.id,
-            title=f.title,
-            phase=f.phase,
-            model=f.model,
-            chips=f.chips,
-            length=f.length,
-            batch=f.batch,
-            tokens=tokens,
-            precisions=tuple(f.precisions),
-            source=f.source,
-        )
+        with inside(path):
+            return Job(id=f.id, title=f.title, phase=f.phase, model=f.model, chips=f.chips, length=f.length, batch=f.batch, tokens=tokens,
+                       precisions=tuple(f.precisions), source=f.source)  # fmt: skip
 
     def framework(self, name: str) -> Framework:
         """Return a framework by id."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
 MOST_CHIPS = 10_000_000
+MOST_TOKENS = 1e18
 
 app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -63,7 +64,7 @@ class Tier(StrEnum):
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
-Draws = Annotated[int, typer.Option(min=1, max=2**20, help="number of Sobol draws")]
+Draws = Annotated[int, typer.Option(min=1024, max=2**17, help="number of Sobol draws, best a power of two")]
 Assume = Annotated[list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", help="take one hypothesis of a chip as true; may be repeated")]
 Folder = Annotated[Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
@@ -236,33 +237,44 @@ def train(
     plan: Annotated[str | None, typer.Option(metavar="tp=8,pp=16,...", help="evaluate this plan; the best is sought if left out")] = None,
     length: Annotated[int | None, typer.Option(min=1, max=10**8, help="tokens of a sequence")] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=10**9, help="sequences of a step, over all chips")] = None,
-    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days, energy and cost")] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days and energy")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 5,
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step costs."""
-    from chipscale.planning import days
+    from chipscale.border import inside
+    from chipscale.planning import days, watt_hours
     from chipscale.planning import train as search
     from chipscale.units import parse
 
     chip, chips = chip_count(on)
-    budget = parse(tokens, "tokens") if tokens else None
-    if budget is not None and budget <= 0:
-        raise EvidenceError(f"--tokens {tokens}: must be positive")
-    sides = search(_catalog(catalog), model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
+    budget = None
+    if tokens is not None:
+        with inside("--tokens"):
+            budget = parse(tokens, "tokens")
+            if not 0 < budget <= MOST_TOKENS:
+                raise EvidenceError(f"{tokens} must be positive, and 1000000T at most; write as many as are trained on")
+    known = _catalog(catalog)
+    sides = search(known, model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
                    framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
     if as_json:
         from chipscale.report.jsonable import to_json
 
         return say(to_json(sides))
     from chipscale.report.terminal import step_screen
+    from chipscale.report.words import duration
+    from chipscale.units import show as quantity
 
-    title = f"train {model} on {chips:,} {chip}"
-    if budget:
-        title += f": {tokens} tokens in {days(sides[0], chips, budget):,.0f} days without failures"
-    return show(step_screen(sides, title))
+    title, extra = f"train {model} on {chips:,} {chip}", []
+    if budget is not None:
+        title += f": {tokens} {'' if 'tokens' in str(tokens) else 'tokens '}in {duration(days(sides[0], chips, budget))} without failures"
+        energy = watt_hours(known, chip, sides[0], chips, budget)
+        extra = [
+            ("energy", f"{quantity(energy, 'Wh')}, the chips alone at their stated power" if energy else "unknown, the chip's power is not stated")
+        ]
+    return show(step_screen(sides, title, extra))
 
 
 @app.command()
@@ -272,8 +284,8 @@ def chips(chip: Name = None, catalog: Folder = None, as_json: AsJson = False) ->
 
     known = _catalog(catalog)
     if as_json:
-        return _json(known.chip(chip) if chip else {name: known.chip(name) for name in known.chips()})
-    return show(chip_page(known.chip(chip)) if chip else chips_table(known))
+        return _json(known.chip(chip) if chip is not None else {name: known.chip(name) for name in known.chips()})
+    return show(chip_page(known.chip(chip)) if chip is not None else chips_table(known))
 
 
 @app.command()
@@ -283,8 +295,8 @@ def clusters(cluster: Name = None, catalog: Folder = None, as_json: AsJson = Fal
 
     known = _catalog(catalog)
     if as_json:
-        return _json(known.cluster(cluster) if cluster else {name: known.cluster(name) for name in known.clusters()})
-    return show(cluster_page(known.cluster(cluster)) if cluster else clusters_table(known))
+        return _json(known.cluster(cluster) if cluster is not None else {name: known.cluster(name) for name in known.clusters()})
+    return show(cluster_page(known.cluster(cluster)) if cluster is not None else clusters_table(known))
 
 
 @app.command()
@@ -293,7 +305,7 @@ def models(model: Name = None, catalog: Folder = None, as_json: AsJson = False) 
     from chipscale.report.models import model_page, models_table
 
     known = _catalog(catalog)
-    if model:
+    if model is not None:
         one = known.model(model)
         return _json(one) if as_json else show(model_page(one))
     found = readable(known)

@@ -42,7 +42,9 @@ class Plan:
         if not (0 <= self.sharding < 4 and 0 <= self.recompute < 3):
             raise EvidenceError(f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)}")
         if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
-            raise EvidenceError(f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}")
+            raise EvidenceError(
+                f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}; choose other degrees"
+            )
 
     @property
     def chips(self) -> int:
@@ -129,20 +131,26 @@ def parse(text: str, chips: int) -> Plan:
     """
     values: dict[str, int] = {}
     for part in filter(None, (p.strip() for p in text.split(","))):
-        name, _, value = part.partition("=")
+        name, equals, value = part.partition("=")
+        if not equals and part in SHARDING:  # as plans are printed
+            name, value = "sharding", part
         name, value = ALIASES.get(name.strip(), name.strip()), value.strip()
         if name not in FIELDS:
             raise EvidenceError(f"--plan: unknown degree {name!r}; use {', '.join(FIELDS)} (or mb, zero)")
+        if name in values:
+            raise EvidenceError(f"--plan: {name} stands twice; keep one")
         words = {"sharding": SHARDING, "recompute": RECOMPUTE}.get(name, ())
+        digits = value.isascii() and value.isdigit() and len(value) < 10
         if value in words:
             values[name] = words.index(value)
-        elif value.isdigit() and len(value) < 10:
+        elif digits and (int(value) < len(words) if words else int(value) > 0):
             values[name] = int(value)
         else:
-            raise EvidenceError(f"--plan: {name}={value!r} is not {'one of ' + ', '.join(words) if words else 'a whole number'}")
+            may = f"one of {', '.join(words)} or 0 to {len(words) - 1}" if words else "a whole number from 1 to 999,999,999"
+            raise EvidenceError(f"--plan: {name}={value!r} is not {may}; correct it")
     busy = values.get("tp", 1) * values.get("pp", 1) * values.get("cp", 1)
     if "dp" not in values:
-        if busy == 0 or chips % busy:
+        if chips % busy:
             raise EvidenceError(f"--plan: tp x pp x cp = {busy} does not divide {chips} chips; choose degrees whose product divides them")
         values["dp"] = chips // busy
     plan = Plan(**values)

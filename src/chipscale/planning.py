@@ -10,7 +10,7 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Calibration, constants, read_calibration, read_vendors
 from chipscale.cost.hardware import hardware, peak_of
-from chipscale.evidence import EvidenceError
+from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters
@@ -21,11 +21,14 @@ from chipscale.verdict.contest import precisions
 from chipscale.verdict.nouns import Interval, Side
 from chipscale.verdict.weighing import MAPE_TO_SIGMA, candidate, context
 
+#: precisions of matrix products in training, where a chip has them
+TRAINED = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
+
 
 def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
           precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
           assume: Mapping[str, str] | None = None) -> tuple[Side, ...]:  # fmt: skip
-    """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip.
+    """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip, the likeliest first.
 
     `length` in tokens (4,096 unless given), `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
     Errors: unknown names, a precision that the chip lacks, degrees that do not multiply, a plan that does not fit.
@@ -34,19 +37,25 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
     for name, n, most in (("chips", chips, 10**7), ("length", length, 10**8), ("top", top, 1000)):
         if not 1 <= n <= most:
             raise EvidenceError(f"{name} = {n}: it must be from 1 to {most:,}")
+    if precision is not None and precision not in TRAINED:
+        raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
     found = catalog.model(model)
     sequences = batch if batch is not None else max(chips, round(2**22 / length / chips) * chips)
     if not 1 <= sequences <= 10**9:
         raise EvidenceError(f"--batch {sequences}: it must be from 1 to 1,000,000,000 sequences")
     job = Job(id=f"train {found.id}", title=f"train {found.name}", phase="train", model=model, chips=chips, length=length, batch=sequences,
-              tokens=tokens or 1.0, precisions=(precision,) if precision else ("bf16", "fp8", "mxfp8"))  # fmt: skip
+              tokens=tokens or 1.0, precisions=("bf16", "fp8", "mxfp8") if precision is None else (precision,))  # fmt: skip
     calibration, c = read_calibration(catalog), candidate(catalog, chip, assume or {})
     sides: list[Side] = []
-    for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True):
-        listed = [_evaluator(catalog, job, h.value, p, calibration, framework) for p in ((precision,) if precision else precisions(job, h.value))]
+    ranked = sorted(zip(c.belief.hypotheses, c.clusters, strict=True), key=lambda pair: -pair[0].weight)
+    for h, cluster in ranked:
+        cluster.seat(chips)
+        listed = [
+            _evaluator(catalog, job, h.value, p, calibration, framework) for p in (precisions(job, h.value) if precision is None else (precision,))
+        ]
         for e, p in listed:
             sides += [_side(e, one, h.value, h.key, cluster.id, job, p, calibration) for one in _plans(e, job, plan, top)]
-    order = sorted(sides, key=lambda s: ([h.key for h in c.belief.hypotheses].index(s.hypothesis), s.seconds.median))
+    order = sorted(sides, key=lambda s: ([h.key for h, _ in ranked].index(s.hypothesis), s.seconds.median))
     return tuple(s for key in dict.fromkeys(s.hypothesis for s in order) for s in [o for o in order if o.hypothesis == key][:top])
 
 
@@ -55,10 +64,17 @@ def days(side: Side, chips: int, tokens: float) -> float:
     return tokens / (side.rate.median * chips) / 86400.0
 
 
+def watt_hours(catalog: Catalog, chip: str, side: Side, chips: int, tokens: float) -> float | None:
+    """Return the energy (Wh) that the chips alone draw for a token budget at their stated power, None where that is not known."""
+    found = catalog.chip(chip)
+    one = next(h.value for h in found.hypotheses if h.key == side.hypothesis) if isinstance(found, Belief) else found
+    return one.value("power") * chips * days(side, chips, tokens) * 24.0 if one.has("power") else None
+
+
 def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> tuple[Evaluator, str]:
     peak_of(chip, precision)
     vendors = dict(read_vendors(catalog))
-    if framework:
+    if framework is not None:
         vendors[chip.vendor.lower()] = catalog.framework(framework).id
     k = constants(calibration.coefficients(), context(chip, job, precision, vendors))
     problem = Problem(model=catalog.model(job.model), length=float(job.length), batch=float(job.batch), precision=precision)
@@ -85,7 +101,8 @@ def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
         (heads % plan.tp, f"tp={plan.tp} does not divide {heads} attention heads"),
         (plan.pp > model.layers, f"pp={plan.pp} is more than the {model.layers} layers"),
         (plan.pp * plan.vpp > model.layers and plan.vpp > 1, f"pp x vpp = {plan.pp * plan.vpp} is more than the {model.layers} layers"),
-        (plan.ep > 1 and (not experts or experts % plan.ep), f"ep={plan.ep} does not divide {experts} experts"),
+        (plan.ep * plan.etp > 1 and not experts, f"ep={plan.ep}, etp={plan.etp}: {model.id} has no experts"),
+        (plan.ep > 1 and experts and experts % plan.ep, f"ep={plan.ep} does not divide {experts} experts"),
         (each != int(each) or each < 1, f"dp x micro-batch = {plan.dp * plan.micro_batch} does not divide a batch of {job.batch} sequences"),
     )
     for bad, why in problems:

@@ -1,9 +1,10 @@
-"""Measured training rows: CSV in, plausible plans out."""
+"""Measured training rows: CSV in, plausible plans out.
+
+What a row states is believed; a blank becomes a guess for each plausible setting, weighed before its speed is known (`stack` adds that).
+"""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -11,9 +12,11 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from chipscale import csvfile
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Context
 from chipscale.cost.hardware import WIDTH, Hardware, hardware
+from chipscale.csvfile import ABOVE_ZERO, Row, name_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.framework import Framework
@@ -22,13 +25,12 @@ from chipscale.facts.model_rows import from_row
 from chipscale.plan import RECOMPUTE, SHARDING, Plan
 from chipscale.units import GIGA, TERA
 
-Row = Mapping[str, str]
 NEEDED = ("chip", "n_chips", "seq_len", "global_batch")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guess:
-    """One plausible reading of a row: a plan on a chip, with its weight."""
+    """One plausible reading of a row: a plan on a chip, with its weight; those of a row sum to 1."""
 
     weight: float
     plan: Plan
@@ -37,7 +39,10 @@ class Guess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Measured:
-    """A measured row with everything that a prediction needs, or the reason why there is none."""
+    """A measured row with everything that a prediction needs, or the reason why there is none.
+
+    `fused` is whether attention ran as one kernel, `assumed` what was read into blanks; hardware and contexts go with the guesses.
+    """
 
     key: str
     labels: Mapping[str, str]
@@ -58,53 +63,17 @@ class Measured:
 
 def read(path: Path) -> list[Row]:
     """Read a CSV of training rows; a missing column or a broken line is an error that names it."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as problem:
-        raise EvidenceError(f"{path}: cannot be read ({problem}); give a CSV file in UTF-8") from problem
-    try:
-        lines = [line for line in csv.reader(io.StringIO(text, newline=""), strict=True) if line]
-    except csv.Error as problem:
-        raise EvidenceError(f"{path}: malformed CSV ({problem}); quote fields that hold commas or quotes") from problem
-    if len(lines) < 2:
-        raise EvidenceError(f"{path}: holds no rows; give a header line and at least one row")
-    header = [name.strip() for name in lines[0]]
-    twice = sorted({c for c in header if c and header.count(c) > 1})
-    if twice:
-        raise EvidenceError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")
-    missing = [c for c in ("chip", "n_chips", "step_time_s") if c not in header]
-    if missing:
-        raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; docs/measurements.md lists the columns")
-    rows: list[Row] = []
-    for number, line in enumerate(lines[1:], start=1):
-        if len(line) != len(header):
-            raise EvidenceError(f"{path}, data line {number}: {len(line)} fields under {len(header)} columns; quote fields that hold commas")
-        rows.append({**dict(zip(header, (f.strip() for f in line), strict=True)), "_line": str(number)})
-    return rows
+    return csvfile.read(path, ("chip", "n_chips", "step_time_s"))
 
 
 def number(row: Row, column: str) -> float | None:
     """Return a positive number of a row, None where it is blank."""
-    text = row.get(column, "")
-    if not text:
-        return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not (0 < value < 1e15):
-        raise EvidenceError(f"row {row.get('row') or row['_line']}, column {column}: {text!r} is not a positive number; correct or blank it")
-    return value
+    return csvfile.number(row, column, least=ABOVE_ZERO, below=1e15, wanted="a positive number")
 
 
 def whole(row: Row, column: str) -> int | None:
     """Return a whole number of a row of at least 1, None where it is blank."""
-    value = number(row, column)
-    if value is None:
-        return None
-    if value != int(value):
-        raise EvidenceError(f"row {row.get('row') or row['_line']}, column {column}: {value:g} is not a whole number; correct or blank it")
-    return int(value)
+    return csvfile.whole(row, column, number(row, column))
 
 
 def measured_seconds(row: Row) -> float | None:
@@ -140,7 +109,7 @@ def precision_of(row: Row) -> str:
     name = row.get("precision", "").lower() or "bf16"
     name = {"mixed": "bf16", "amp": "bf16", "fp8_e4m3": "fp8", "fp4": "nvfp4"}.get(name, name)
     if name not in WIDTH:
-        raise EvidenceError(f"row {row.get('row') or row['_line']}, column precision: {name!r} is unknown; use one of {', '.join(WIDTH)}")
+        raise EvidenceError(f"{name_of(row)}, column precision: {name!r} is unknown; use one of {', '.join(WIDTH)}")
     return name
 
 
@@ -189,8 +158,7 @@ def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tup
 
 def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, assumed: list[str]) -> list[tuple[Plan, float]]:
     """List the plans that a row may have run, weights summing to 1."""
-    tps = _choices(whole(row, "tp"), [t for t in (1, 2, 4, 8) if chips % t == 0 and (model.blocks[0].mixer.__class__ and t <= chips)][:4]
-                   if not whole(row, "tp") else [], "tp", assumed)  # fmt: skip
+    tps = _choices(whole(row, "tp"), [t for t in (1, 2, 4, 8) if chips % t == 0], "tp", assumed)
     pps = _choices(whole(row, "pp"), [p for p in (1, 2, 4, 8) if chips % p == 0 and p <= model.layers], "pp", assumed)
     cp, etp = whole(row, "cp") or 1, whole(row, "etp") or 1
     recomputes, sharding = _recomputes(row, framework, assumed), _shardings(row, framework, assumed)
@@ -219,7 +187,10 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
 
 
 def flags(row: Row, framework: Framework) -> tuple[str, ...]:
-    """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and what its year excludes."""
+    """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and what its year excludes.
+
+    A feature that the framework has only since a later year (`[since]` of its file) gives `no_` and its name, also against an older row's words.
+    """
     text = row.get("overlap_as_stated", "").lower()
     found = []
     if "tp_comm_overlap" in text or "async tp" in text or re.search(r"\btp\b.*overlap", text):

@@ -1,4 +1,4 @@
-"""Stack: many measured rows, each with its guesses, as one flat problem on arrays."""
+"""Stack: many measured rows, each with its guesses, as one flat problem on arrays; the faster a guess, the more it weighs."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Bundle:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Stack:
-    """All guesses of all rows; `row` is the row of each guess and `weight` its prior weight."""
+    """All guesses of all rows; `row` is the row of each guess, `weight` its weight before anything is known of its speed."""
 
     bundles: tuple[Bundle, ...]
     degrees: Degrees
@@ -70,7 +70,7 @@ class Stack:
         return Times(forward=forward, core=core, **cause)
 
     def log_seconds(self, theta: np.ndarray) -> np.ndarray:
-        """Return each row's log step time: the weighted mean over its guesses."""
+        """Return each row's log step time: the mean over its guesses, each with its weight of `likely`."""
         logs = np.log(self.step(theta).seconds)
         return np.bincount(self.row, weights=self.likely(logs) * logs, minlength=len(self.log_measured))
 
@@ -78,6 +78,9 @@ class Stack:
         """Return each guess's weight: settings are chosen by people who want speed, so that faster ones are likelier.
 
         w_j t_j^-kappa, normalised over the guesses of a row.
+
+        Holds when all guesses of a row could run: whether one fits in memory by our own count does not enter.
+        Source: mcfadden-1974, section II (multinomial logit); kappa from `choice`.
         """
         n = len(self.log_measured)
         fastest = np.full(n, np.inf)

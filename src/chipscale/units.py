@@ -27,7 +27,8 @@ def _scales(unit: str) -> dict[str, float]:
     if unit == "s":
         return {**{p + "s": f for p, f in _SMALL.items()}, "min": 60.0, "h": 3600.0, "d": 86400.0}
     if unit == "tokens":
-        return {**_DECIMAL, "B": GIGA, **{p + " tokens": f for p, f in (*_DECIMAL.items(), ("B", GIGA))}, "tokens": 1.0}
+        named = {p: f for p, f in (*_DECIMAL.items(), ("B", GIGA)) if p}
+        return {**named, **{p + " tokens": f for p, f in named.items()}, "tokens": 1.0}
     if unit == "1":
         return {"": 1.0}
     if unit in ("Hz", "W", "USD"):
@@ -43,15 +44,16 @@ def parse(text: str, unit: str) -> float:
     """
     found = _NUMBER.match(text)
     scales = _scales(unit)
-    example = next(iter(scales)) if unit != "1" else ""
     if not found:
-        raise EvidenceError(f'{text!r} is not a quantity; write a number and a unit, as in "1 {example}"'.replace(' "', ' "'))
+        raise EvidenceError(f"{text[:60]!r} is not a quantity; write a positive number and a unit: {_hint(unit)}")
     number, written = found.group(1).replace("_", "").replace(",", ""), found.group(2)
     if written not in scales:
-        raise EvidenceError(f"{text!r}: {'a unit is missing' if not written else f'unit {written!r} is unknown'}; write one of {_hint(unit)}")
+        raise EvidenceError(
+            f"{text[:60]!r}: {'a unit is missing' if not written else f'unit {written[:60]!r} is unknown'}; write one of {_hint(unit)}"
+        )
     value = float(number) * scales[written]
     if not math.isfinite(value):
-        raise EvidenceError(f"{text!r} is not finite; correct the number")
+        raise EvidenceError(f"{text[:60]!r} is not finite; correct the number")
     return value
 
 
@@ -61,7 +63,7 @@ def _hint(unit: str) -> str:
         "B": "GB, GiB",
         "B/s": "GB/s, TB/s, Gb/s (bits)",
         "s": "s, ms, us",
-        "tokens": "14.8T, 300B",
+        "tokens": "14.8T, 300B, 5000 tokens",
         "1": "a bare number",
     }.get(unit, unit)
 

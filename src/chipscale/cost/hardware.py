@@ -42,8 +42,10 @@ def peak_of(chip: Chip, precision: str) -> float:
     """Return the dense peak (FLOP/s) of a precision, or refuse one that the chip lacks."""
     if precision in WIDTH and chip.has(f"peak_{precision}"):
         return chip.value(f"peak_{precision}")
-    known = ", ".join(chip.precisions) or "none known"
-    raise EvidenceError(f"{chip.id} has no {precision} (known: {known}); choose one of these with --precision or add the fact to a chip file")
+    known = ", ".join(p for p in chip.precisions if p in WIDTH) or "none"
+    raise EvidenceError(
+        f"{chip.id} has no {precision or 'precision without a name'} that matrix products can run in (known: {known}); choose one of these with --precision or add the fact to a chip file"
+    )
 
 
 def base_precision(chip: Chip, wanted: str = "bf16") -> str:

@@ -45,8 +45,19 @@ class Cluster:
     def __post_init__(self) -> None:
         sizes = [t.size for t in self.tiers]
         if not sizes or sizes != sorted(set(sizes)):
-            raise EvidenceError(f"cluster {self.id}: tier sizes must grow from the innermost tier outwards, got {sizes}")
+            raise EvidenceError(f"cluster {self.id}: tier sizes must grow from the innermost tier outwards, got {sizes}; correct a size")
+        if self.node > sizes[-1]:
+            raise EvidenceError(
+                f"cluster {self.id}: node = {self.node} chips share a host, but the outermost tier holds {sizes[-1]}; correct one of them"
+            )
 
     @property
     def size(self) -> int:
         return self.tiers[-1].size
+
+    def seat(self, chips: int) -> None:
+        """Refuse more chips than the outermost tier joins."""
+        if chips > self.size:
+            raise EvidenceError(
+                f"cluster {self.id} joins {self.size:,} chips, not {chips:,}; take fewer, or give a cluster with a larger tier (--catalog DIR)"
+            )

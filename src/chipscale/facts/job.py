@@ -34,4 +34,4 @@ class Job:
         if min(self.chips, self.length, self.batch) < 1:
             raise EvidenceError(f"job {self.id}: chips, length and batch must be at least 1")
         if self.phase == "train" and not self.tokens > 0:
-            raise EvidenceError(f"job {self.id}: a training job needs tokens > 0")
+            raise EvidenceError(f'job {self.id}: a training job needs a positive number of tokens; write it as in tokens = "15T"')

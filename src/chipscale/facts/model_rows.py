@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 
+from chipscale import csvfile
+from chipscale.csvfile import Row, name_of
 from chipscale.evidence import EvidenceError
 from chipscale.facts.model import LatentAttention, Model
 from chipscale.facts.model_families import (
@@ -34,35 +35,23 @@ UNMODELLED = re.compile(r"mamba|linear attention|ssm|diffusion|encoder", re.IGNO
 class _Row:
     """A row's numbers by column, with the assumptions made on the way."""
 
-    def __init__(self, row: Mapping[str, str]) -> None:
-        self.row, self.key, self.assumed = row, row.get("row") or row.get("_line") or "?", list[str]()
+    def __init__(self, row: Row) -> None:
+        self.row, self.key, self.assumed = row, name_of(row), list[str]()
 
     def text(self, column: str) -> str:
-        return (self.row.get(column) or "").strip()
+        return csvfile.text(self.row, column)
 
     def number(self, column: str) -> float | None:
         """Return a number from 0 to 1e9, None where the column is blank or not there."""
-        text = self.text(column)
-        if not text:
-            return None
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not 0 <= value < 1e9:
-            raise EvidenceError(f"row {self.key}, column {column}: {text[:40]!r} is not a number from 0 to 1e9; correct or blank it")
-        return value
+        return csvfile.number(self.row, column, least=0.0, below=1e9, wanted="a number from 0 to 1e9")
 
     def whole(self, column: str) -> int | None:
-        value = self.number(column)
-        if value is not None and value != int(value):
-            raise EvidenceError(f"row {self.key}, column {column}: {value:g} is not a whole number; correct or blank it")
-        return None if value is None else int(value)
+        return csvfile.whole(self.row, column, self.number(column))
 
     def needed(self, column: str) -> int:
         value = self.whole(column)
         if not value:
-            raise EvidenceError(f"row {self.key}: column {column} is blank; a model needs it, or name a model of the catalogue")
+            raise EvidenceError(f"{self.key}: column {column} is blank; a model needs it, or name a model of the catalogue")
         return value
 
     def assume(self, column: str, value: int, why: str) -> int:
@@ -171,7 +160,7 @@ def _stated_dimensions(r: _Row) -> Dimensions:
     layers, d, heads = r.needed("n_layers"), r.needed("d_model"), r.needed("n_heads")
     experts = r.whole("n_experts") or 0
     if r.text("architecture").lower() == "moe" and experts < 2:
-        raise EvidenceError(f"row {r.key}: architecture is moe, but column n_experts is blank; state it, or name a model of the catalogue")
+        raise EvidenceError(f"{r.key}: architecture is moe, but column n_experts is blank; state it, or name a model of the catalogue")
     experts = experts if experts > 1 else 0
     window = re.search(r"window (?:of )?(\d{2,7})\b", r.text("notes").replace(",", "").lower())
     return Dimensions(
@@ -195,16 +184,16 @@ def _dimensions(r: _Row) -> Dimensions:
     return settled_ends(n, r.stated if known and stated_vocab else None, r.whole("seq_len") or 0)
 
 
-def from_row(row: Mapping[str, str]) -> tuple[Model, tuple[str, ...]]:
+def from_row(row: Row) -> tuple[Model, tuple[str, ...]]:
     """Build the model of a measured row; returns it with the assumptions made for blanks."""
     r = _Row(row)
     if UNMODELLED.search(r.text("architecture")):
-        raise EvidenceError(f"row {r.key}: architecture {r.text('architecture')[:60]!r} has no model by dimensions; name one of the catalogue")
+        raise EvidenceError(f"{r.key}: architecture {r.text('architecture')[:60]!r} has no model by dimensions; name one of the catalogue")
     try:
         model = by_dimensions(r.text("model") or r.key, _dimensions(r))
     except EvidenceError as problem:
         text = str(problem)
-        raise problem if text.startswith("row ") else EvidenceError(f"row {r.key}: {text}; correct the row") from problem
+        raise problem if text.startswith("row ") else EvidenceError(f"{r.key}: {text}; correct the row") from problem
     return model, tuple(r.assumed)
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from chipscale import csvfile
 from chipscale.catalog import Catalog
 from chipscale.cost.hardware import WIDTH, base_precision
 from chipscale.cost.kernels.costing import Tags
@@ -22,7 +20,8 @@ from chipscale.cost.silicon import silicon
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.operators.fit import Prior, Table
 
-Row = Mapping[str, str]
+Row = csvfile.Row
+name_of, read_csv = csvfile.name_of, csvfile.read
 #: what a count or a number of bytes may be at most, so that products stay finite
 MOST = 2.0**62
 
@@ -43,20 +42,12 @@ class Reading:
     share: float = 1.0
 
 
-def name_of(row: Row) -> str:
-    """Name a row for messages."""
-    return f"row {row.get('row') or row['_line']}"
-
-
 def number(row: Row, column: str, least: float = 1.0) -> float:
     """Return a number of a row of at least `least`; blank, broken, not finite or beyond 64 bits is an error."""
-    text = row.get(column, "")
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not least <= value < MOST:
-        raise EvidenceError(f"{name_of(row)}, column {column}: {text!r} is not a number from {least:g} to 2^62; correct it")
+    wanted = f"a number from {least:g} to 2^62"
+    value = csvfile.number(row, column, least=least, below=MOST, wanted=wanted, remedy="correct it")
+    if value is None:
+        raise EvidenceError(f"{name_of(row)}, column {column}: is blank; give {wanted}")
     return value
 
 
@@ -116,28 +107,6 @@ def read_prior(catalog: Catalog, form: str) -> Prior:
         noise=float(t["noise"]),
         own={f"{c}.own.{f}": (math.log(v["value"]), float(v["spread"])) for f, constants in t.get("own", {}).items() for c, v in constants.items()},
     )
-
-
-def read_csv(path: Path) -> list[Row]:
-    """Read a CSV; a broken line or a doubled column is an error that names it."""
-    try:
-        lines = [line for line in csv.reader(io.StringIO(path.read_text(encoding="utf-8-sig"), newline=""), strict=True) if line]
-    except (OSError, UnicodeDecodeError) as problem:
-        raise EvidenceError(f"{path}: cannot be read ({problem}); give a CSV file in UTF-8") from problem
-    except csv.Error as problem:
-        raise EvidenceError(f"{path}: malformed CSV ({problem}); quote fields that hold commas or quotes") from problem
-    if len(lines) < 2:
-        raise EvidenceError(f"{path}: holds no rows; give a header line and at least one row")
-    header = [name.strip() for name in lines[0]]
-    twice = sorted({c for c in header if c and header.count(c) > 1})
-    if twice:
-        raise EvidenceError(f"{path}: column {', '.join(twice)} stands twice in the header; remove one")
-    rows: list[Row] = []
-    for count, line in enumerate(lines[1:], start=1):
-        if len(line) != len(header):
-            raise EvidenceError(f"{path}, data line {count}: {len(line)} fields under {len(header)} columns; quote fields that hold commas")
-        rows.append({**dict(zip(header, (f.strip() for f in line), strict=True)), "_line": str(count)})
-    return rows
 
 
 #: a chip's numbers, id and architecture by (chip as stated, precision, share)

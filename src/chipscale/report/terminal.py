@@ -233,7 +233,7 @@ def _sides(sides: Sequence[Side], names: Sequence[str]) -> Table:
 def step_screen(sides: Sequence[Side], title: str, extra: Sequence[tuple[str, str]] = ()) -> RenderableType:
     """Show the best plan with its step, where its time goes, and the next best plans.
 
-    `sides` are best first; `extra` are further lines (days to a token budget, energy, cost), already written.
+    `sides` are best first, those of one hypothesis together; `extra` are further lines (days to a token budget, energy, cost), already written.
     """
     best, *others = sides
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
@@ -244,7 +244,9 @@ def step_screen(sides: Sequence[Side], title: str, extra: Sequence[tuple[str, st
     blocks: list[RenderableType] = [Text(title, style="bold"), Padding(table, (0, 0, 0, 2)), Text("")]
     blocks += [Text("where the time goes", style="bold"), Padding(_parts(best), (0, 0, 0, 2))]
     if others:
-        blocks += [Text(""), Text("next best plans", style="bold"), Padding(_others(others), (0, 0, 0, 2))]
+        several = len({s.hypothesis for s in sides}) > 1
+        title = "other plans, and the best under other hypotheses" if several else "next best plans"
+        blocks += [Text(""), Text(title, style="bold"), Padding(_others(others, several), (0, 0, 0, 2))]
     return Group(*blocks)
 
 
@@ -260,13 +262,15 @@ def _parts(s: Side) -> Table:
     return table
 
 
-def _others(sides: Sequence[Side]) -> Table:
+def _others(sides: Sequence[Side], several: bool) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    if several:
+        table.add_column("taken as", no_wrap=True)
     table.add_column("plan", overflow="fold")
     for head in ("seconds", "memory a chip"):
         table.add_column(head, justify="right", no_wrap=True)
     for s in sides:
-        table.add_row(Text(s.plan.replace(",", ", ")), show(s.seconds.median, "s"), show(s.memory_bytes, "B"))
+        table.add_row(*([s.hypothesis] if several else []), Text(s.plan.replace(",", ", ")), show(s.seconds.median, "s"), show(s.memory_bytes, "B"))
     return table
 
 

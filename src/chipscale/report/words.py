@@ -56,6 +56,17 @@ def percent(value: float) -> str:
     return "> 99 %" if 0.995 <= value < 1 else f"{value:.0%}".replace("%", " %")
 
 
+def duration(days: float) -> str:
+    """Write a time in days, or in hours or minutes where it is short.
+
+    >>> duration(68.2), duration(1234.5), duration(0.5), duration(0.001)
+    ('68 days', '1,234 days', '12.0 hours', '1.4 minutes')
+    """
+    if days >= 3.0:
+        return f"{days:,.0f} days"
+    return f"{days * 24.0:.1f} hours" if days * 24.0 >= 1.0 else f"{days * 1440.0:.2g} minutes"
+
+
 def signed(value: float) -> str:
     """Write a signed error in percent.
 

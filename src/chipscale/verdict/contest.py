@@ -98,6 +98,10 @@ def precisions(job: Job, chip: Chip) -> tuple[str, ...]:
         raise EvidenceError(f"{chip.id}: no 16-bit matrix peak is known; add peak_bf16 with a source to a chip file (--catalog DIR)")
     narrow = [p for p in job.precisions if p not in ("bf16", "fp16") and chip.has(f"peak_{p}")]
     if not narrow:
+        if not {"bf16", "fp16"} & set(job.precisions):
+            raise EvidenceError(
+                f"job {job.id}: {chip.id} has none of its precisions ({', '.join(job.precisions)}); allow bf16, or choose another chip"
+            )
         return (wide,)
     return wide, max(narrow, key=lambda p: peak_of(chip, p))
 
@@ -107,6 +111,7 @@ def options(catalog: Catalog, job: Job, chip: Chip, cluster: Cluster, k: dict[st
     model = catalog.model(job.model)
     found: list[Option] = []
     plans: PlanTable | None = None
+    cluster.seat(job.chips)
     for precision in precisions(job, chip):
         hw = hardware(chip, cluster, precision)
         run = runner(model, job, precision)

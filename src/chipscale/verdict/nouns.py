@@ -52,6 +52,7 @@ class Sensitivity:
 class JobVerdict:
     """A against B on one job; ratio > 1 means that A does more work per chip and second.
 
+    `ratio` and `p_at_least` are for what is matched (chips, watts, money); `a_per_1000_b` counts chips in any case.
     `contributions` are factors by cause (compute, memory, fabric, capacity, precision) that multiply to the nominal ratio.
     """
 

@@ -233,8 +233,10 @@ def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> J
     judged = np.maximum(ratio * scale, FLOOR)
     if not np.all(np.isfinite(judged)):
         if match != "chips":
+            what, values = ("power", (ra.power, rb.power)) if match == "power" else ("price", (ra.price, rb.price))
+            blank = [c.key for c, v in zip((a, b), values, strict=True) if not np.all(np.isfinite(v))] or [a.key, b.key]
             raise EvidenceError(
-                f"--match {match}: the {'power' if match == 'power' else 'price'} of {a.key} or {b.key} is not known; add it to a chip file (--catalog DIR)"
+                f"--match {match}: the {what} of {' and '.join(dict.fromkeys(blank))} is not known; add it to a chip file (--catalog DIR)"
             )
         judged = np.where(np.isfinite(judged), judged, 1e9)
     names = [n for n in world.draws.columns if not n.startswith("theta:") and not (n.startswith("error:") and not n.endswith(":" + job.id))]
@@ -247,7 +249,7 @@ def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> J
     )
     finite_cost = bool(np.all(np.isfinite(cost)))
     return JobVerdict(
-        job=job, a=side(world, a, job, ra), b=side(world, b, job, rb), ratio=interval(judged), p_at_least=probability, a_per_1000_b=interval(1000.0 / judged),
+        job=job, a=side(world, a, job, ra), b=side(world, b, job, rb), ratio=interval(judged), p_at_least=probability, a_per_1000_b=interval(1000.0 / np.clip(ratio, FLOOR, 1e9)),
         power_ratio=interval(power), cost_ratio=interval(cost) if finite_cost else None, call=call, contributions=contributions(world, job, a, b, ra, rb),
         sensitivities=sensitivities(world.draws, np.log(np.maximum(judged, 1e-9)), names), by_hypothesis=by,
         histogram=tuple((float(np.exp((x + y) / 2)), float(n) / len(judged)) for x, y, n in zip(edges[:-1], edges[1:], heights, strict=True)),
@@ -289,7 +291,7 @@ def weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str] = (), *, match: 
     world = World(catalog=catalog, draws=dealt, theta=theta_draws(names, calibration, prior, dealt), calibration=calibration, vendors=vendors)
     found = tuple(compare(world, ca, cb, j, match) for j in listed)
     return Verdict(
-        question=f"Can the {_title(ca)} replace the {_title(cb)}?", headline=headline(found, _title(ca)), a=_title(ca), b=_title(cb), match=match, jobs=found,
+        question=f"Can the {_title(ca)} replace the {_title(cb)}?", headline=headline(found, _title(ca), match), a=_title(ca), b=_title(cb), match=match, jobs=found,
         hypotheses=tuple((c.key, tuple(HypothesisShare(key=h.key, title=h.title, weight=h.weight, reason=h.reason) for h in c.belief.hypotheses))
                          for c in (ca, cb) if not c.certain or c.belief.hypotheses[0].key != "known"),
         evidence=((ca.key, evidence_counts(ca)), (cb.key, evidence_counts(cb))), settle=_settle(found), wrongness=_wrongness(calibration), seed=seed, draws=draws,

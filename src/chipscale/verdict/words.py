@@ -22,14 +22,26 @@ def settle_test(column: str) -> str:
     return f"{TESTS[rest]}, {short(kind)}"
 
 
+#: what a ratio is per, where the two sides are not matched in chips
+MATCHED = {"power": "watt for watt", "cost": "for the same money"}
+
+
 def short(id: str) -> str:
-    """Return a chip id as people say it: without its vendor, and without the family where a number tells."""
+    """Return a chip id as people say it: without its vendor, and without the family where a number tells.
+
+    >>> short("huawei-ascend-910d"), short("nvidia-h100-sxm-80gb"), short("my-chip")
+    ('910D', 'H100', 'my-chip')
+    """
     name = id.split("-", 1)[-1]
+    if not any(c.isdigit() for c in name):
+        return id
     return (name.removeprefix("ascend-") if name.startswith("ascend-") else name.split("-sxm")[0]).upper()
 
 
-def headline(jobs: Sequence[JobVerdict], a: str) -> str:
+def headline(jobs: Sequence[JobVerdict], a: str, match: str = "chips") -> str:
     """Say the answer in one line: yes, no with how many, or too close to call."""
+    if match in MATCHED:
+        return _matched(jobs, MATCHED[match])
     low = min(j.a_per_1000_b.median for j in jobs) / 1000.0
     high = max(j.a_per_1000_b.median for j in jobs) / 1000.0
     chances = [j.p_at_least for j in jobs]
@@ -43,3 +55,19 @@ def headline(jobs: Sequence[JobVerdict], a: str) -> str:
     if all(0.2 < p < 0.8 for p in chances):
         return f"Too close to call. Likely {span} of the {a} for one."
     return f"It depends on the job. Likely {span} of the {a} for one."
+
+
+def _matched(jobs: Sequence[JobVerdict], per: str) -> str:
+    """Say the answer in one line where power or cost is made equal."""
+    low, high = min(j.ratio.median for j in jobs), max(j.ratio.median for j in jobs)
+    chances = [j.p_at_least for j in jobs]
+    if all(j.ratio.low == j.ratio.high == 1.0 for j in jobs):
+        return f"They weigh the same, {per}."
+    span = f"{low:.2f} to {high:.2f}" if high - low > 0.015 else f"{high:.2f}"
+    if min(chances) >= 0.8:
+        return f"Yes, {per}, on every job weighed: it does {span} times the work."
+    if max(chances) <= 0.2:
+        return f"No, not {per}: it likely does {span} of the work, if it is what the evidence suggests."
+    if all(0.2 < p < 0.8 for p in chances):
+        return f"Too close to call: {per}, it likely does {span} of the work."
+    return f"It depends on the job: {per}, it likely does {span} of the work."

@@ -1,0 +1,173 @@
+"""Border: the shape of every TOML file that comes in, and how a file that has another is refused."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from chipscale.evidence import EvidenceError, Kind, Per
+from chipscale.facts.cluster import Topology
+from chipscale.facts.job import Phase
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Year = Annotated[int, Field(ge=1950, le=2200)]
+
+
+class _Border(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class FactFile(_Border):
+    quantity: str
+    value: str
+    source: str
+    low: str | None = None
+    high: str | None = None
+    per: Per = "package"
+    sense: str = ""
+    note: str = ""
+    chosen: bool = False
+    rejected: str = ""
+
+
+class HypothesisFile(_Border):
+    key: str
+    title: str
+    weight: float = Field(gt=0, le=1)
+    reason: str = Field(min_length=1)
+    chip: str = ""
+    family: str = ""
+    cluster: str = ""
+    fact: list[FactFile] = []
+
+
+class ChipFile(_Border):
+    id: str
+    name: str
+    vendor: str
+    family: str
+    cluster: str
+    aliases: list[str] = []
+    released: str = ""
+    notes: list[str] = []
+    fact: list[FactFile] = []
+    hypothesis: list[HypothesisFile] = []
+
+    @model_validator(mode="after")
+    def one_or_the_other(self) -> ChipFile:
+        """Refuse values that would be passed over in silence."""
+        keys = [h.key for h in self.hypothesis]
+        if self.fact and keys:
+            raise ValueError("a chip has [[fact]] or [[hypothesis]], not both")
+        if twice := sorted({k for k in keys if keys.count(k) > 1}):
+            raise ValueError(f"hypothesis.key {', '.join(twice)} stands twice")
+        if both := [h.key for h in self.hypothesis if h.chip and h.fact]:
+            raise ValueError(f"hypothesis {', '.join(both)} has a chip and facts; keep one")
+        return self
+
+
+class ArchitectureFile(_Border):
+    id: str
+    name: str
+    core: str
+    fact: list[FactFile] = Field(min_length=1)
+
+
+class SourceFile(_Border):
+    where: str = Field(min_length=1)
+    kind: Kind = Field(strict=False)
+    date: str = ""
+    licence: str = ""
+
+
+class TierFile(_Border):
+    name: str
+    size: int = Field(ge=1, le=10**8)
+    bandwidth: str
+    source: str
+    latency: str
+    topology: Topology
+    oversubscription: float = Field(default=1.0, ge=1)
+    low: str | None = None
+    high: str | None = None
+    latency_source: str = ""
+
+
+class ClusterFile(_Border):
+    id: str
+    name: str
+    chip: str
+    node: int = Field(ge=1, le=10**6)
+    tier: list[TierFile] = Field(min_length=1)
+    notes: list[str] = []
+
+
+class JobFile(_Border):
+    id: str
+    title: str
+    phase: Phase
+    model: str
+    chips: int = Field(ge=1, le=10**7)
+    length: int = Field(ge=1, le=10**8)
+    batch: int = Field(ge=1, le=10**9)
+    tokens: str = ""
+    precisions: list[Literal["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "mxfp4", "int8"]] = Field(min_length=1)
+    source: str = ""
+
+
+class FrameworkFile(_Border):
+    id: str
+    name: str
+    matches: list[str]
+    sharding: Literal["none", "zero1", "zero2", "zero3"]
+    recompute: dict[Literal["none", "selective", "full"], Share]
+    master_bytes: float = Field(gt=0, le=64, strict=False)
+    gradient_bytes: float = Field(gt=0, le=64, strict=False)
+    overlaps: list[str]
+    since: dict[Literal["tp_overlap"], Year] = {}
+    source: str
+    date: str
+
+
+B = TypeVar("B", bound=_Border)
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Read a TOML file; malformed text is an error with its line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as problem:
+        raise EvidenceError(f"{path}: cannot be read ({problem}); give a TOML file in UTF-8") from problem
+    except (ValueError, RecursionError) as problem:  # a ValueError that is no TOMLDecodeError: an integer of thousands of digits
+        raise EvidenceError(f"{path}: malformed TOML: {problem}; correct that line") from problem
+
+
+def checked(shape: type[B], table: dict[str, Any], path: Path) -> B:
+    """Check a table against its shape; every bad field is named in one message."""
+    try:
+        return shape.model_validate(table)
+    except ValidationError as problem:
+        first = problem.errors()
+        bad = "; ".join(f"field {'.'.join(map(str, e['loc'])) or 'file'}: {e['msg'].lower()}" for e in first[:4])
+        raise EvidenceError(f"{path}: {bad}; docs/add-a-chip.md lists the fields") from problem
+
+
+def named(id: str, path: Path) -> None:
+    """Refuse a file whose id differs from its name."""
+    if id != (stem := path.stem.replace("--", "/")):
+        raise EvidenceError(f"{path}: field id is {id!r}, but the file is named {stem!r}; make them equal")
+
+
+@contextmanager
+def inside(path: Path | str, field: str = "") -> Iterator[None]:
+    """Put the file (or option), and the field if one is given, before the message of any error."""
+    try:
+        yield
+    except EvidenceError as problem:
+        text = str(problem)
+        raise EvidenceError(text if text.startswith(str(path)) else f"{path}: {f'field {field}: ' if field else ''}{text}") from problem
