@@ -23,12 +23,13 @@ from chipscale.operators.reading import Chips, Row
 if TYPE_CHECKING:
     import polars as pl
 
-#: rows of one call differ by up to 4.2 in the package (repeated runs, median 1.008): the fastest counts; beyond this they are not one call
-REPEATS = 5.0
+#: repeated runs of one call differ by a median of 0.5 % and at most 7 times in the package, the slower ones disturbed: the fastest counts;
+#: beyond this factor they are two calls, or two units
+REPEATS = 10.0
 #: a kernel takes longer than nothing and less than this many seconds, or units are mixed
 LONGEST = 1e4
 #: rows near a call that are read: the measured tier needs four beside the call itself
-NEAR = 12
+NEAR = 8
 #: columns that every table of ours has beside its operator's own
 LABELS = ("engine", "seconds", "source", "_line")
 
@@ -117,14 +118,16 @@ class Tables:
             theirs = sorted({c for names in layout.columns.values() for c in names} | {"latency"})
             if missing := sorted({*theirs, *label} - set(have)):
                 raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; {layout.operator} tables need it")
-            scan = scan.filter(*(pl.col(c) == v for c, v in zip(label, (name, version), strict=False)), *(pl.col(c) == v for c, v in layout.only.items() if c in have))
+            wanted = dict(zip(label, (name, version), strict=False)) | {c: v for c, v in layout.only.items() if c in have}
+            scan = scan.filter(*(pl.col(c) == v for c, v in wanted.items()))
             raw = scan.select("_line", *theirs).collect()
         except (pl.exceptions.PolarsError, OSError) as problem:
             raise EvidenceError(f"{path}: cannot be read as a parquet table ({problem}); install the package again") from problem
         _checked(raw, path, layout)
         word = [pl.sum_horizontal(names).alias(c) if len(names) > 1 else pl.col(names[0]).alias(c) for c, names in layout.columns.items()]
         ours = raw.select("_line", *word, seconds=pl.col("latency").cast(pl.Float64) * layout.seconds)
-        ours = ours.with_columns(pl.col(pl.String).replace(dict(self.formats)), engine=pl.lit(engine), source=pl.lit(str(path.relative_to(self.root))))
+        ours = ours.with_columns(pl.col(pl.String).replace(dict(self.formats)))
+        ours = ours.with_columns(engine=pl.lit(engine), source=pl.lit(path.relative_to(self.root).as_posix()))
         return _in_bytes(ours, path, layout)
 
     def samples(self, operator: str, chip: str, engine: str, near: Sequence[Row], catalog: Catalog) -> list[Sample]:
@@ -218,10 +221,10 @@ def near(tables: Tables, samples: Sequence[Sample], catalog: Catalog) -> tuple[l
                 asked.setdefault((s.labels["file"], chip.id, s.row.get("engine", "")), []).append(s.row)
     found: list[Sample] = []
     used: dict[str, list[str]] = {}
-    notes = [f"{chip}: measured tables are held out ({tables.held[chip]})" for chip in sorted({c for _, c, _ in asked} & set(tables.held))]
-    for (operator, chip, engine), rows in asked.items():
-        if chip not in tables.held:
-            part = tables.samples(operator, chip, engine, rows, catalog)
+    notes = [f"{chip}: measured tables are held out ({tables.held[chip]})" for chip in sorted({id for _, id, _ in asked} & set(tables.held))]
+    for (operator, id, engine), rows in asked.items():
+        if id not in tables.held:
+            part = tables.samples(operator, id, engine, rows, catalog)
             found += part
             used.setdefault(operator, []).extend(sorted({s.row["source"] for s in part}))
     return found, notes + [f"measured tables of {tables.name}, {operator}: {', '.join(sources)}" for operator, sources in used.items() if sources]

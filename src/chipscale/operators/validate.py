@@ -99,6 +99,7 @@ def replaced(form: Form, rows: Table, closer: Table) -> Table:
     return closer.take(np.where(sane(form, closer))[0]).joined(rows.take(np.array(others, dtype=np.int64)))
 
 
+NO_TABLES = "nearest measured calls: shipped rows alone; with the extra chipscale[tables] installed, those of the tables of the same chip and engine"
 NOTES = (
     "rows with a reason in `apart`, and rows faster than the roofline of their chip allows, are answered and reported apart",
     "measured rows: Apache-2.0, MIT and BSD repositories named row by row in the column source",
@@ -112,9 +113,10 @@ def operators(path: Path | None, *, tier: str, leave_out: str | None, calibrate_
     Errors: a file whose name says no operator, a missing column, a number that is none, an unknown chip or kernel format, a doubled row.
     """
     samples = load(files_of(path) if path else shipped(catalog), catalog)
-    corpus = tables(usable(load(shipped(catalog), catalog)), catalog)
-    more, notes = near(measured, samples, catalog) if measured and tier == "measured" and not leave_out and not calibrate_points else ([], [])
-    closer = tables(usable(more), catalog)
+    corpus = tables(usable(load(shipped(catalog), catalog), catalog), catalog)
+    bent = tier == "measured" and not leave_out and not calibrate_points
+    more, notes = near(measured, samples, catalog) if measured and bent else ([], [NO_TABLES] if bent else [])
+    closer = tables(usable(more, catalog), catalog)
     scored: dict[int, ScoredRow] = {}
     shown: set[int] = set()
     for form, where, table in tables(samples, catalog).values():
