@@ -9,7 +9,6 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import metadata, util
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.operators.corpus import Sample, held_out, understood
-from chipscale.operators.reading import Chips, Row
+from chipscale.operators.reading import MOST, Chips, Row
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,16 +93,20 @@ class Tables:
         parts = [part for table in self.listed(operator, chip) if table.may_hold(engine) and len(part := self._part(table, engine))]
         if not parts:
             return None
-        every = pl.concat(parts)
+        try:
+            every = pl.concat(parts, how="vertical_relaxed")
+        except pl.exceptions.PolarsError as problem:
+            raise EvidenceError(f"{self.root}: tables of {operator}, {chip}, {engine} have columns of different kinds ({problem})") from problem
         key = [c for c in every.columns if c not in LABELS]
         repeats = every.sort("seconds").group_by(key, maintain_order=True)
-        once = repeats.agg(*(pl.col(c).first() for c in LABELS), slowest=pl.col("seconds").last(), its=pl.col("_line").last())
-        apart = once.filter(pl.col("slowest") > REPEATS * pl.col("seconds"))
+        slowest = {f"slowest_{c}": pl.col(c).last() for c in ("seconds", "source", "_line")}
+        once = repeats.agg(*(pl.col(c).first() for c in LABELS), **slowest)
+        apart = once.filter(pl.col("slowest_seconds") > REPEATS * pl.col("seconds"))
         if len(apart):
             r = apart.row(0, named=True)
-            raise EvidenceError(f"{self.root / r['source']}: rows {r['_line']} and {r['its']} hold the same call with {r['seconds']:g} s and "
-                                f"{r['slowest']:g} s; mixed units, or a column that tells them apart is not read")  # fmt: skip
-        return once.drop("slowest", "its")
+            raise EvidenceError(f"{self.root / r['source']}: row {r['_line']} holds the same call as row {r['slowest__line']} of {r['slowest_source']}, "
+                                f"with {r['seconds']:g} s against {r['slowest_seconds']:g} s; units are mixed, or a column that tells them apart is not read")  # fmt: skip
+        return once.drop(list(slowest))
 
     def _part(self, table: Listed, engine: str) -> pl.DataFrame:
         """Return one file's rows of an engine in our columns."""
@@ -145,14 +148,17 @@ class Tables:
 
 
 def _checked(raw: pl.DataFrame, path: Path, layout: Layout) -> None:
-    """Refuse blank fields, words among numbers, and seconds that no kernel takes."""
+    """Refuse blank fields, sizes that are none, and seconds that no kernel takes."""
     import polars as pl
 
-    for column in raw.columns:
-        if len(blank := raw.filter(pl.col(column).is_null())):
-            raise EvidenceError(f"{path}: row {blank['_line'][0]}, column {column}: is blank; remove the row or fill it in")
     if not raw["latency"].dtype.is_numeric():
         raise EvidenceError(f"{path}: column latency holds {raw['latency'].dtype}, not numbers")
+    for column in raw.columns:
+        number = raw[column].dtype.is_numeric() and column != "latency"
+        bad = pl.col(column).is_null() | ~(pl.col(column).cast(pl.Float64).is_between(0.0, MOST) if number else pl.lit(True))
+        if len(wrong := raw.filter(bad)):
+            what = "a number from 0 to 2^62" if number else "a value"
+            raise EvidenceError(f"{path}: row {wrong['_line'][0]}, column {column}: {wrong[column][0]!r} is not {what}; correct it")
     fine = pl.col("latency").cast(pl.Float64).is_between(0.0, LONGEST / layout.seconds, closed="right")
     if len(wrong := raw.filter(~fine)):
         row = wrong.row(0, named=True)
@@ -169,7 +175,7 @@ def _in_bytes(ours: pl.DataFrame, path: Path, layout: Layout) -> pl.DataFrame:
     column, of, width = layout.elements["column"], layout.elements["of"], layout.elements["width"]
     if len(strange := ours.filter(~pl.col(of).is_in(list(width)))):
         raise EvidenceError(f"{path}: row {strange['_line'][0]}: the width of {strange[of][0]!r} is unknown; use one of {', '.join(width)}")
-    return ours.with_columns(pl.col(column) * pl.col(of).replace_strict(width, return_dtype=pl.Int64))
+    return ours.with_columns(pl.col(column) * pl.col(of).replace_strict(width, return_dtype=pl.Float64))
 
 
 def _nearest(table: pl.DataFrame, near: Sequence[Row]) -> np.ndarray:
@@ -206,9 +212,10 @@ def at(root: Path, name: str, catalog: Catalog) -> Tables:
 def installed(catalog: Catalog) -> Tables | None:
     """Return the installed package's tables; none without the package or without what reads it."""
     t = tomllib.loads(catalog.text("measurements/tables.toml"))
-    if util.find_spec(t["package"]) is None or util.find_spec("polars") is None:
+    package = util.find_spec(t["package"])
+    if package is None or not package.submodule_search_locations or util.find_spec("polars") is None:
         return None
-    return at(Path(str(files(t["package"]))) / t["folder"], f"{t['distribution']} {metadata.version(t['distribution'])}", catalog)
+    return at(Path(package.submodule_search_locations[0]) / t["folder"], f"{t['distribution']} {metadata.version(t['distribution'])}", catalog)
 
 
 def near(tables: Tables, samples: Sequence[Sample], catalog: Catalog) -> tuple[list[Sample], list[str]]:
