@@ -22,7 +22,7 @@ from chipscale.operators.reading import MOST, Chips, Row
 if TYPE_CHECKING:
     import polars as pl
 
-#: repeated runs of one call differ by a median of 0.5 % and at most 7 times in the package, the slower ones disturbed: the fastest counts;
+#: repeated runs of one call differ by under 1 % (median) and at most 7 times in the package; the faster fits its neighbours more often and counts;
 #: beyond this factor they are two calls, or two units
 REPEATS = 10.0
 #: a kernel takes longer than nothing and less than this many seconds, or units are mixed
