@@ -379,13 +379,16 @@ def validate(
 
 def _operators(file: Path | None, tier: Tier | None, leave_out: str | None, points: int, catalog: Catalog) -> Validation:
     """Validate operators; the three ways to ask exclude each other."""
+    from chipscale.operators.tables import installed
     from chipscale.operators.validate import operators
 
     if (tier is not None) + (leave_out is not None) + (points > 0) > 1:
         raise EvidenceError("--tier, --leave-out and --calibrate-points are three questions; ask one at a time")
     if leave_out == "source":
         raise EvidenceError("--leave-out source: for operators it is chip or engine")
-    return operators(file, tier=tier.value if tier else "calibrated", leave_out=leave_out, calibrate_points=points, catalog=catalog)
+    chosen = tier or Tier.CALIBRATED
+    measured = installed(catalog) if chosen is Tier.MEASURED else None
+    return operators(file, tier=chosen, leave_out=leave_out, calibrate_points=points, catalog=catalog, measured=measured)
 
 
 HEADING = "# How wrong we are\n\nWritten by `chipscale validate training --write docs/accuracy.md`; errors are of step seconds.\n\n"

@@ -12,7 +12,7 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.cost.kernels.costing import SIZES, Coefficients, Tags, size_class
 from chipscale.cost.kernels.form import Form
-from chipscale.operators.corpus import Sample, load, shipped, tables
+from chipscale.operators.corpus import Sample, held_out, load, shipped, tables
 from chipscale.operators.fit import Prior, Table, fit, predict
 from chipscale.operators.reading import read_prior
 
@@ -46,9 +46,10 @@ class Calibration:
         return "known" if tags.member("cell") in self.cells else "engine"
 
 
-def usable(samples: Sequence[Sample]) -> list[Sample]:
-    """Return the samples that a fit may see: understood, and with no reason to stand apart."""
-    return [s for s in samples if s.reading and not s.apart]
+def usable(samples: Sequence[Sample], catalog: Catalog) -> list[Sample]:
+    """Return the samples that a fit may see: understood, with no reason to stand apart, and of no chip that is held out for tests."""
+    held, ids = held_out(catalog, "operators"), catalog.aliases()
+    return [s for s in samples if s.reading and not s.apart and ids.get(s.row["chip"].lower()) not in held]
 
 
 def sane(form: Form, table: Table) -> np.ndarray:
@@ -151,7 +152,7 @@ def calibrated(form: Form, table: Table, prior: Prior, date: str) -> Calibration
 def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
     """Fit all forms to the shipped rows; return the files' text by name."""
     files: dict[str, str] = {}
-    for form, _, table in tables(usable(load(shipped(catalog), catalog)), catalog).values():
+    for form, _, table in tables(usable(load(shipped(catalog), catalog), catalog), catalog).values():
         kept = table.take(np.where(sane(form, table))[0])
         files |= _texts(calibrated(form, kept, read_prior(catalog, form.id), date))
     return files

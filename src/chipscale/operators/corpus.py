@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -56,26 +58,38 @@ def shipped(catalog: Catalog) -> list[Path]:
     return files_of(next(folder / SHIPPED for folder in reversed(catalog.folders) if (folder / SHIPPED).is_dir()))
 
 
+@cache
+def _reader(operator: str) -> Callable[[Row], Reading]:
+    read: Callable[[Row], Reading] = import_module(f"chipscale.operators.readers.{operator}").read
+    return read
+
+
+def held_out(catalog: Catalog, rows: str) -> dict[str, str]:
+    """Return the chips whose measurements of a kind (operators, training) are kept for tests, each with the reason."""
+    listed = tomllib.loads(catalog.text("measurements/held_out.toml"))
+    return {chip: entry["reason"] for chip, entry in listed.items() if rows in entry["rows"]}
+
+
 def load(paths: Sequence[Path], catalog: Catalog) -> list[Sample]:
     """Read and understand files; a row that has no form carries its reason, a broken one is an error."""
     samples: list[Sample] = []
     known: Chips = {}
     for path in paths:
         operator = operator_of(path)
-        read = import_module(f"chipscale.operators.readers.{operator}").read
         rows, seen = read_csv(path), set()
         for row in rows:
             line = row.get("row") or row["_line"]
             if line in seen:
                 raise EvidenceError(f"{path}: row {line} stands twice; give each row its own key")
             seen.add(line)
-            samples.append(_sample(row, line if len(paths) == 1 else f"{path.name}:{line}", operator, path, read, catalog, known))
+            samples.append(understood(row, line if len(paths) == 1 else f"{path.name}:{line}", operator, path, catalog, known))
     return samples
 
 
-def _sample(row: Row, key: str, operator: str, path: Path, read: Callable[[Row], Reading], catalog: Catalog, known: Chips) -> Sample:
+def understood(row: Row, key: str, operator: str, path: Path, catalog: Catalog, known: Chips) -> Sample:
+    """Understand one row by its operator's reader; a row that has no form carries its reason."""
     try:
-        reading: Reading = read(row)
+        reading: Reading = _reader(operator)(row)
         numbers_of(reading, row, catalog, known)
     except KeyError as problem:
         raise EvidenceError(f"{path}: column {problem.args[0]} is missing; {operator} rows need it") from problem

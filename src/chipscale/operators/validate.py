@@ -17,6 +17,7 @@ from chipscale.operators.corpus import Sample, files_of, load, shipped, tables
 from chipscale.operators.fit import Table, fit, predict
 from chipscale.operators.measured import corrected
 from chipscale.operators.reading import read_prior
+from chipscale.operators.tables import Tables, near
 from chipscale.scores import ScoredRow, Validation, assembled, score
 
 GROUPS = ("operator", "chip", "precision", "engine", "file", "cell")
@@ -91,19 +92,31 @@ def pointed(form: Form, table: Table, corpus: Table, points: int, judged: np.nda
     return with_others_misses(table, seconds, [t.chip for t in table.tags], judged, known.quantiles["points"], wider=False)
 
 
+def replaced(form: Form, rows: Table, closer: Table) -> Table:
+    """Put closer rows in the place of those of their chip and engine."""
+    having = {(t.chip, t.engine) for t in closer.tags}
+    others = [i for i, t in enumerate(rows.tags) if (t.chip, t.engine) not in having]
+    return closer.take(np.where(sane(form, closer))[0]).joined(rows.take(np.array(others, dtype=np.int64)))
+
+
+NO_TABLES = "nearest measured calls: shipped rows alone; with the extra chipscale[tables] installed, those of the tables of the same chip and engine"
 NOTES = (
     "rows with a reason in `apart`, and rows faster than the roofline of their chip allows, are answered and reported apart",
     "measured rows: Apache-2.0, MIT and BSD repositories named row by row in the column source",
 )
 
 
-def operators(path: Path | None, *, tier: str, leave_out: str | None, calibrate_points: int, catalog: Catalog, seed: int = 0) -> Validation:
-    """Compare predicted with measured seconds of single operators.
+def operators(path: Path | None, *, tier: str, leave_out: str | None, calibrate_points: int, catalog: Catalog, seed: int = 0,
+              measured: Tables | None = None) -> Validation:  # fmt: skip
+    """Compare predicted with measured seconds of single operators; at the measured tier `measured` tables replace shipped rows of their chip and engine.
 
     Errors: a file whose name says no operator, a missing column, a number that is none, an unknown chip or kernel format, a doubled row.
     """
     samples = load(files_of(path) if path else shipped(catalog), catalog)
-    corpus = tables(usable(load(shipped(catalog), catalog)), catalog)
+    corpus = tables(usable(load(shipped(catalog), catalog), catalog), catalog)
+    bent = tier == "measured" and not leave_out and not calibrate_points
+    more, notes = near(measured, samples, catalog) if measured and bent else ([], [NO_TABLES] if bent else [])
+    closer = tables(usable(more, catalog), catalog)
     scored: dict[int, ScoredRow] = {}
     shown: set[int] = set()
     for form, where, table in tables(samples, catalog).values():
@@ -118,12 +131,12 @@ def operators(path: Path | None, *, tier: str, leave_out: str | None, calibrate_
         elif leave_out:
             result = left_out(form, table, rows, leave_out, judged, known, catalog)
         else:
-            result = at_tier(form, table, rows, tier, known)
+            result = at_tier(form, table, replaced(form, rows, closer[form.id][2]) if form.id in closer else rows, tier, known)
         for i, reason, seconds, low, high in zip(where, apart, *result, strict=True):
             scored[i] = _row(samples[i], reason, float(seconds), float(low), float(high))
     rows_out = [scored.get(i) or _row(s, s.apart, math.nan, math.nan, math.nan) for i, s in enumerate(samples) if i not in shown]
     how = f"{calibrate_points} rows of each cell shown first" if calibrate_points else f"each {leave_out} left out" if leave_out else f"{tier} tier"
-    found = assembled(f"operators, {how}", rows_out, GROUPS, NOTES)
+    found = assembled(f"operators, {how}", rows_out, GROUPS, (*NOTES, *notes))
     reasons = sorted({r.labels["apart"] for r in rows_out} - {""})
     return replace(
         found, groups={**found.groups, "apart": {reason: score([r for r in rows_out if r.labels["apart"] == reason]) for reason in reasons}}
