@@ -49,7 +49,7 @@ def usual_family(catalog: Catalog, form: Form, precision: str, arch: str) -> str
 
 
 def costing_of(catalog: Catalog, form: Form, chip: Chip, precision: str, engine: str = "", kernel: str = "") -> Costing:
-    """Gather what one kernel on one chip costs: calibrated where its rows entered a fit, prior where only its like did."""
+    """Gather what one kernel on one chip costs: calibrated where the chip entered the fit, prior where only its like did."""
     known = read(catalog, form.id)
     if kernel:
         family = family_of(rules(catalog, form.id), engine, kernel, precision, chip.family)
@@ -58,7 +58,7 @@ def costing_of(catalog: Catalog, form: Form, chip: Chip, precision: str, engine:
     brand = engine.split(maxsplit=1)[0].lower() if engine else ""
     tags = Tags(precision=precision, family=family, kernel=f"{brand}/{kernel}:{precision}", arch=chip.family, chip=chip.id, engine=engine)
     case = known.case(tags)
-    tier: Tier = "calibrated" if case == "known" else "prior"
+    tier: Tier = "prior" if case == "chip" else "calibrated"
     return costing(form, known.found, tags, tier, known.quantiles[case])
 
 
