@@ -11,8 +11,12 @@ import pytest
 from chipscale.catalog import load
 from chipscale.cost.kernels.allreduce import ALLREDUCE, AllReduce
 from chipscale.cost.kernels.collective import BUS, COLLECTIVE, collective_of, links_used
+from chipscale.cost.kernels.decode import DECODE, Decode
 from chipscale.cost.kernels.elementwise import ELEMENTWISE, Elementwise
 from chipscale.cost.kernels.form import Form, Silicon
+from chipscale.cost.kernels.gemm import GEMM, Gemm
+from chipscale.cost.kernels.latent import LATENT_DECODE, LATENT_PREFILL, LatentDecode, LatentPrefill
+from chipscale.cost.kernels.prefill import PREFILL, Prefill
 from chipscale.evidence import EvidenceError
 from chipscale.operators.readers import ascend_910c_die_profiled, collective, collective_nodes, custom_allreduce, elementwise
 from chipscale.operators.reading import part, read_prior
@@ -28,7 +32,7 @@ def between(low: float, high: float) -> np.ndarray:
 
 def chips() -> Silicon:
     return Silicon(peak=between(1e14, 1e16), peak16=between(1e14, 1e16), memory_bandwidth=between(3e11, 2e13), cache_bytes=between(1e6, 3e8),
-                   cores=between(10, 300), link_bandwidth=between(1e9, 2e12), link_size=RANDOM.choice([2.0, 8.0, 72.0], COUNT), node=8.0,
+                   cores=between(10, 300), exponentials=between(1e11, 1e13), pace=between(0.4, 1.3), link_bandwidth=between(1e9, 2e12), link_size=RANDOM.choice([2.0, 8.0, 72.0], COUNT), node=8.0,
                    mesh=RANDOM.choice([0.0, 1.0], COUNT), outer_bandwidth=between(1e9, 2e11))  # fmt: skip
 
 
@@ -96,6 +100,48 @@ def test_readers_refuse_what_they_cannot_read(reader: Any, row: dict[str, str]) 
                 reader.read({**row, column: broken})
 
 
-def test_attention_of_the_die_is_left_to_its_own_form() -> None:
-    with pytest.raises(EvidenceError, match="attention-prefill"):
-        ascend_910c_die_profiled.read({"_line": "1", "operator": "attention-prefill"})
+def test_attention_of_the_die_is_a_prompt_and_a_token() -> None:
+    row = {"_line": "1", "measured_us": "780", "per": "die", "operator": "attention-prefill", "phase": "prefill isl4096 graph",
+           "shape_raw": "24624,4,128;24624,1,128;24624,1,128;;2048,2048;7;7"}  # fmt: skip
+    prompt = ascend_910c_die_profiled.read(row).call
+    assert (prompt.batch, prompt.new, prompt.heads, prompt.kv_heads, prompt.head_dim) == (7.0, 24624 / 7, 4.0, 1.0, 128.0)
+    token = {**row, "operator": "attention-mla-decode", "phase": "decode isl4k", "shape_raw": "5,16,1,512;892,1,128,512"}
+    assert ascend_910c_die_profiled.read(token).call.past == 4096.0
+    with pytest.raises(EvidenceError, match="column phase"):
+        ascend_910c_die_profiled.read({**token, "phase": "decode"})
+    with pytest.raises(EvidenceError, match="column shape_raw"):
+        ascend_910c_die_profiled.read({**row, "shape_raw": "3;4"})
+
+
+def attention_calls() -> list[tuple[Form, Any, tuple[str, ...]]]:
+    def whole(low: float, high: float) -> np.ndarray:
+        return between(low, high).round()
+
+    bits = RANDOM.choice([1.0, 2.0], COUNT)
+    kv = RANDOM.choice([1.0, 2.0, 8.0], COUNT)
+    heads = kv * RANDOM.choice([1.0, 4.0, 8.0], COUNT)
+    width = RANDOM.choice([64.0, 128.0, 256.0], COUNT)
+    return [
+        (GEMM, Gemm(m=whole(1, 1e5), n=whole(1, 1e5), k=whole(1, 1e5), a=bits, b=bits, out=2.0, quantised=2.0 - bits), ("m", "n", "k")),
+        (PREFILL, Prefill(batch=whole(1, 64), new=whole(1, 1e5), past=whole(1, 1e5), heads=heads, kv_heads=kv, head_dim=width, q=2.0, kv=bits, fused=0.0),
+         ("batch", "new", "past")),
+        (DECODE, Decode(batch=whole(1, 512), past=whole(1, 1e5), heads=heads, kv_heads=kv, head_dim=width, q=2.0, kv=bits), ("batch", "past")),
+        (LATENT_PREFILL, LatentPrefill(batch=whole(1, 64), new=whole(1, 1e5), heads=heads, key=192.0, value=128.0, q=2.0, kv=bits), ("batch", "new", "heads")),
+        (LATENT_DECODE, LatentDecode(batch=whole(1, 512), past=whole(1, 1e5), heads=heads, q=2.0, kv=bits), ("batch", "past", "heads")),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "call", "sizes"), attention_calls(), ids=lambda v: v.id if isinstance(v, Form) else "")
+def test_products_and_attention_keep_the_laws_at_their_priors(form: Form, call: Any, sizes: tuple[str, ...]) -> None:
+    silicon = replace(chips(), link_size=8.0, mesh=0.0)
+    silicon = replace(silicon, peak=silicon.peak16)
+    k = form.constants(**{name: np.exp(value) for name, value in read_prior(load(None), form.id).centre.items()})
+    seconds = form.seconds(call, silicon, k)
+    assert np.all(seconds >= form.floor(call, silicon) * (1 - 1e-9))
+    for size in sizes:
+        assert np.all(form.seconds(replace(call, **{size: getattr(call, size) * 2.0}), silicon, k) >= seconds * (1 - 1e-9)), size
+    for better in ("memory_bandwidth", "cores", "exponentials", "pace"):
+        faster = replace(silicon, **{better: getattr(silicon, better) * 1.7})
+        assert np.all(form.seconds(call, faster, k) <= seconds * (1 + 1e-9)), better
+    faster = replace(silicon, peak=silicon.peak * 1.7, peak16=silicon.peak16 * 1.7)
+    assert np.all(form.seconds(call, faster, k) <= seconds * (1 + 1e-9))
