@@ -16,7 +16,18 @@ from chipscale.evidence import EvidenceError
 from chipscale.operators.readers import expert_alltoall, moe
 from chipscale.operators.reading import read_prior
 
-H100 = Silicon(peak=989e12, peak16=989e12, memory_bandwidth=3.35e12, cache_bytes=50e6, cores=132.0, exponentials=3.9e12, pace=0.9, link_bandwidth=450e9, link_size=8.0, node=8.0)
+H100 = Silicon(
+    peak=989e12,
+    peak16=989e12,
+    memory_bandwidth=3.35e12,
+    cache_bytes=50e6,
+    cores=132.0,
+    exponentials=3.9e12,
+    pace=0.9,
+    link_bandwidth=450e9,
+    link_size=8.0,
+    node=8.0,
+)
 TOKENS = np.geomspace(1.0, 65536.0, 120)
 
 
