@@ -288,3 +288,10 @@ def test_impossible_calls_are_refused(catalog: Catalog, call: Any, says: str) ->
         estimate(catalog, chip_of(catalog, "h100"), call)
     with pytest.raises(EvidenceError, match="has no nvfp4"):
         estimate(catalog, chip_of(catalog, "h100"), product(1.0, 1.0, 1.0), precision="nvfp4")
+
+
+def test_rows_apart_are_answered_after_points_too(tmp_path: Path, catalog: Catalog) -> None:
+    rows = [{**ROW, "m": str(64 * i), "seconds": str(1e-5 + 5e-6 * i), "apart": "another path" if i % 5 == 0 else ""} for i in range(1, 31)]
+    result = operators(write(tmp_path / "gemm.csv", rows), tier="calibrated", leave_out=None, calibrate_points=4, catalog=catalog)
+    assert result.groups["apart"]["another path"].answered == 6
+    assert result.clean.n == 24 - 4

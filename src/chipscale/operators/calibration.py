@@ -105,18 +105,26 @@ def without(form: Form, table: Table, prior: Prior, part: Sequence[str]) -> np.n
     return seconds
 
 
-def after_points(form: Form, table: Table, prior: Prior, points: int, seed: int, more: Table | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """Show `points` random rows of each cell (with those of `more`), predict the others; NaN where a row was shown."""
+def after_points(
+    form: Form, table: Table, prior: Prior, points: int, seed: int, more: Table | None = None, judged: np.ndarray | None = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Show `points` random rows of each cell (with those of `more`), predict the others; NaN where a row was shown.
+
+    At most half of a cell is shown, and of rows that `judged` does not name none.
+    """
     rng = np.random.default_rng(seed)
     cells = np.array([f"{t.chip}|{t.kernel}|{t.engine}" for t in table.tags])
+    open_ones = np.ones(len(table), dtype=bool) if judged is None else judged
     shown = np.zeros(len(table), dtype=bool)
     for cell in np.unique(cells):
-        where = np.where(cells == cell)[0]
+        where = np.where((cells == cell) & open_ones)[0]
         shown[rng.permutation(where)[: min(points, len(where) // 2)]] = True
     seconds = np.full(len(table), np.nan)
-    hidden = np.where(~shown)[0]
-    known = table.take(np.where(shown)[0])
-    seconds[hidden] = predict(form, table.take(hidden), fit(form, known if more is None else known.joined(more), prior))
+    hidden, known = np.where(~shown)[0], table.take(np.where(shown)[0])
+    if more is not None:
+        known = known.joined(more)
+    if len(known) and len(hidden):
+        seconds[hidden] = predict(form, table.take(hidden), fit(form, known, prior))
     return seconds, shown
 
 

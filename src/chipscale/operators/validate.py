@@ -21,8 +21,9 @@ from chipscale.operators.tables import Tables, near
 from chipscale.scores import ScoredRow, Validation, assembled, score
 
 GROUPS = ("operator", "chip", "precision", "engine", "file", "cell")
-#: fewest groups whose misses tell how far the misses of another group scatter
+#: fewest groups, and rows, whose misses tell how far the misses of another group scatter; else those of the shipped rows do
 FEW_GROUPS = 3
+FEW_ROWS = 300
 Scored = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
@@ -39,7 +40,7 @@ def with_others_misses(table: Table, seconds: np.ndarray, groups: Sequence[str],
     misses = np.log(table.seconds) - np.log(seconds)
     for name in np.unique(names):
         here, others = names == name, (names != name) & judged & np.isfinite(misses)
-        enough = len(np.unique(names[others])) + 1 >= FEW_GROUPS
+        enough = len(np.unique(names[others])) + 1 >= FEW_GROUPS and others.sum() >= FEW_ROWS
         quantiles = spread_of(misses[others], seconds[others], names[others].tolist(), wider) if enough else fallback
         low[here], high[here] = bounds(seconds[here], quantiles)
     return seconds, low, high
@@ -81,14 +82,10 @@ def at_tier(form: Form, table: Table, corpus: Table, tier: str, known: Calibrati
 
 
 def pointed(form: Form, table: Table, corpus: Table, points: int, judged: np.ndarray, known: Calibration, catalog: Catalog, seed: int) -> Scored:
-    """Show a few rows of each cell to a fit of the shipped rows of other chips, score the rest; NaN where a row was shown or stands apart."""
-    where = np.where(judged)[0]
-    part = table.take(where)
-    chips = {t.chip for t in part.tags}
+    """Show a few rows of each cell to a fit of the shipped rows of other chips, score the rest; NaN where a row was shown."""
+    chips = {t.chip for t in table.tags}
     strangers = np.array([i for i, t in enumerate(corpus.tags) if t.chip not in chips], dtype=np.int64)
-    some, _ = after_points(form, part, read_prior(catalog, form.id), points, seed, corpus.take(strangers) if len(strangers) else None)
-    seconds = np.full(len(table), np.nan)
-    seconds[where] = some
+    seconds, _ = after_points(form, table, read_prior(catalog, form.id), points, seed, corpus.take(strangers) if len(strangers) else None, judged)
     return with_others_misses(table, seconds, [t.chip for t in table.tags], judged, known.quantiles["points"], wider=False)
 
 
