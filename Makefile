@@ -3,7 +3,7 @@ VENV := .venv
 READY := $(VENV)/.ready
 TESTS := $(VENV)/.tests
 
-.PHONY: run test check accuracy clean
+.PHONY: run test check accuracy accuracy-operators clean
 
 run: $(READY)
 	@$(VENV)/bin/chipscale
@@ -16,6 +16,14 @@ check: $(TESTS)
 
 accuracy: $(READY)
 	@$(VENV)/bin/chipscale validate training --write docs/accuracy.md
+
+OPERATORS := gemm attention_prefill attention_decode mla_prefill mla_decode moe collective custom_allreduce expert_alltoall elementwise ascend_910c_die_profiled
+
+accuracy-operators: $(READY)
+	@mkdir -p build/operators
+	@for f in $(OPERATORS); do file=src/chipscale/data/measurements/operators/$$f.csv; for how in "chip --leave-out chip" "engine --leave-out engine" "points --calibrate-points 12"; do \
+	  set -- $$how; $(VENV)/bin/chipscale validate operators $$file $$2 $$3 --json build/operators/$$f.$$1.json >/dev/null || exit 1; done; done
+	@$(VENV)/bin/python -m benchmarks.operator_accuracy build/operators
 
 $(READY): pyproject.toml
 	@$(PYTHON) -m venv $(VENV) && $(VENV)/bin/pip install -q --disable-pip-version-check -e '.[report]' && touch $@

@@ -402,12 +402,18 @@ def calibrate(
     catalog: Folder = None,
 ) -> None:
     """Redo the fit on the shipped rows, with the errors on whole sources, engines and chips left out."""
+    import datetime
+
     from chipscale.calibrate import calibrate as training
     from chipscale.calibrate import write as store
     from chipscale.operators.calibration import calibrate as operators
 
     if not out.is_dir():
         raise EvidenceError(f"--out {out}: no such folder; make it first")
+    try:
+        datetime.date.fromisoformat(date)
+    except ValueError as problem:
+        raise EvidenceError(f"--date {date}: is no day; write it as in 2026-11-25") from problem
     files = (operators if kind is Kind.OPERATORS else training)(_catalog(catalog), date)
     store(files, out)
     say("written: " + ", ".join(f"{out}/{name}" for name in files))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from chipscale.border import inside
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Calibration, Prior, read_calibration, read_prior
 from chipscale.evidence import EvidenceError
@@ -95,7 +96,8 @@ def unanswered(row: Measured) -> ScoredRow:
 def load_rows(path: Path | None, catalog: Catalog) -> list[Measured]:
     """Read and understand a file of rows, the shipped ones without a path; doubled keys are an error."""
     where = path or next(f / SHIPPED for f in reversed(catalog.folders) if (f / SHIPPED).is_file())
-    rows = [understand(r, catalog) for r in read(where)]
+    with inside(where):
+        rows = [understand(r, catalog) for r in read(where)]
     keys: set[str] = set()
     for r in rows:
         if r.key in keys:

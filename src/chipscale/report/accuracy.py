@@ -136,7 +136,7 @@ def markdown(result: Validation) -> str:
 def contract(result: Validation) -> Mapping[str, object]:
     """Arrange a validation as other programs read it: the overall score, groups by column and value, rows."""
     rows = [{"row": r.row, "measured_s": r.measured_s, "predicted_s": r.predicted_s, "low_s": r.low_s, "high_s": r.high_s, "error": r.error,
-             "assumed": r.assumed, "reason": r.reason} for r in result.rows]  # fmt: skip
+             "assumed": r.assumed, "reason": r.reason, "apart": r.labels.get("apart", "")} for r in result.rows]  # fmt: skip
     groups = {column: {value: asdict(score) for value, score in scores.items()} for column, scores in result.groups.items()}
     return {
         **asdict(result.overall),
