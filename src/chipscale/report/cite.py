@@ -15,14 +15,22 @@ from chipscale.evidence import Belief, Source
 from chipscale.facts.chip import Chip
 
 #: where formulas live
-FORMULAS = ("chipscale.ops", "chipscale.cost", "chipscale.simulators", "chipscale.memory", "chipscale.graph", "chipscale.facts.parameters")
+FORMULAS = (
+    "chipscale.ops",
+    "chipscale.cost",
+    "chipscale.operators",
+    "chipscale.simulators",
+    "chipscale.memory",
+    "chipscale.graph",
+    "chipscale.facts.parameters",
+)
 _STATED = re.compile(r"^\s*Source: (.+?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 
 
 def _modules(name: str) -> Iterator[ModuleType]:
     module = importlib.import_module(name)
     yield module
-    for found in pkgutil.iter_modules(getattr(module, "__path__", []), f"{name}."):
+    for found in pkgutil.walk_packages(getattr(module, "__path__", []), f"{name}."):
         yield importlib.import_module(found.name)
 
 
