@@ -129,7 +129,8 @@ class FrameworkFile(_Border):
     master_bytes: float = Field(gt=0, le=64, strict=False)
     gradient_bytes: float = Field(gt=0, le=64, strict=False)
     overlaps: list[str]
-    since: dict[Literal["tp_overlap"], Year] = {}
+    lacks: list[Literal["native_attention"]] = []
+    since: dict[Literal["tp_overlap", "native_attention"], Year] = {}
     source: str
     date: str
 

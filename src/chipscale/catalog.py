@@ -204,6 +204,11 @@ class Catalog:
         path = self._path("architectures", name)
         return self._once("architecture", name, lambda: self._architecture(path))
 
+    def legacy_share(self, chip: Chip) -> float:
+        """Return the share of a chip's matrix rate that instructions of the generation before reach, 1 where nothing is known of a difference."""
+        found = self.architecture(chip.family) if chip.family in self.files("architectures") else None
+        return found.value("legacy_share") if found and found.has("legacy_share") else 1.0
+
     def _architecture(self, path: Path) -> Architecture:
         f = checked(ArchitectureFile, read_toml(path), path)
         named(f.id, path)
@@ -270,7 +275,7 @@ class Catalog:
         if abs(sum(f.recompute.values()) - 1) > 1e-9:
             raise EvidenceError(f"{path}: field recompute: weights sum to {sum(f.recompute.values()):g}; make them sum to 1")
         return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()), master_bytes=f.master_bytes,
-                         gradient_bytes=f.gradient_bytes, overlaps=tuple(f.overlaps), since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
+                         gradient_bytes=f.gradient_bytes, overlaps=tuple(f.overlaps), lacks=tuple(f.lacks), since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
 
     def framework_matching(self, stated: str) -> Framework:
         """Return the framework that a stated name names, else the unknown one.

@@ -10,6 +10,7 @@ import numpy as np
 
 from chipscale.cost.calibration import NAMES, Prior
 from chipscale.cost.constants import Constants
+from chipscale.cost.roofline import READ
 from chipscale.rows import Measured
 from chipscale.simulators.closed_form import simulate
 from chipscale.stack import KAPPA, Stack, stack
@@ -44,7 +45,8 @@ def row_noise(rows: Sequence[Measured], prior: Prior) -> np.ndarray:
 def gradient(problem: Stack, theta: np.ndarray) -> np.ndarray:
     """Return d log seconds / d theta by row: finite differences over the constants, exact from there on."""
     k = problem.design.constants(theta)
-    base = np.log(simulate(problem.times(k), problem.sizes, problem.degrees, problem.hardware, k).seconds)
+    still = problem.times(k)
+    base = np.log(simulate(still, problem.sizes, problem.degrees, problem.hardware, k).seconds)
     total = np.zeros((len(problem.row), len(theta)))
     step = 1e-4
     for name in NAMES:
@@ -52,7 +54,7 @@ def gradient(problem: Stack, theta: np.ndarray) -> np.ndarray:
         if not matrix.any():
             continue
         moved: Constants = replace(k, **{name: getattr(k, name) * math.exp(step)})
-        t = problem.times(moved)
+        t = problem.times(moved) if name in READ else still
         slope = (np.log(simulate(t, problem.sizes, problem.degrees, problem.hardware, moved).seconds) - base) / step
         total += slope[:, None] * matrix
     likely = problem.likely(base)

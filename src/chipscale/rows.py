@@ -150,6 +150,8 @@ def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tup
     if "dualpipe" in row.get("overlap_as_stated", "").lower():
         assumed.append("DualPipe taken as an interleave of 3: its bubble is a third of that of 1F1B")
         stated = stated or 3
+    elif stated is None and "1f1b" in (word.strip() for word in row.get("overlap_as_stated", "").lower().split(";")):
+        stated = 1
     if pp == 1:
         return [(1, 1.0)]
     options = [v for v in (1, 2, 4, 8) if v == 1 or -(-layers // pp) >= v]
@@ -209,6 +211,7 @@ def flags(row: Row, framework: Framework) -> tuple[str, ...]:
         found.append("compiled")
     year = number(row, "year")
     found += [f"no_{feature}" for feature, first in framework.since if year and year < first]
+    found += [f"no_{feature}" for feature in framework.lacks]
     return tuple(found)
 
 
@@ -255,7 +258,7 @@ def understand(row: Row, catalog: Catalog) -> Measured:
         return Measured(key=key, labels=labels, seconds=seconds, clean=clean, reason=str(problem))
     contexts = tuple(
         Context(family=g.chip.family, vendor=g.chip.vendor.lower(), framework=framework.id, precision=precision, flags=flags(row, framework),
-                source=row.get("source_group", ""), watts_per_tflop=float(h.power) / float(h.peak16) * TERA)
+                source=row.get("source_group", ""), watts_per_tflop=float(h.power) / float(h.peak16) * TERA, legacy_share=catalog.legacy_share(g.chip))
         for g, h in zip(guesses, hw, strict=True)
     )  # fmt: skip
     notes_text = (row.get("notes", "") + " " + row.get("recompute_as_stated", "")).lower()

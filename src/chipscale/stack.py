@@ -11,7 +11,7 @@ import numpy as np
 from chipscale.cost.calibration import Design, design
 from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import WIDTH, Hardware
-from chipscale.cost.roofline import seconds
+from chipscale.cost.roofline import READ, seconds
 from chipscale.facts.model import Model
 from chipscale.graph import Graph, Shard, build
 from chipscale.ops.work import Cause, Work
@@ -31,10 +31,11 @@ CAUSE_NAMES: tuple[Cause, ...] = ("gemm", "experts", "attention", "elementwise",
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bundle:
-    """Works of one form and direction from all guesses; `owner` is the guess that each belongs to."""
+    """Works of one form and direction from all guesses; `owner` is the guess that each belongs to, `hardware` its owner's."""
 
     work: Work
     owner: np.ndarray
+    hardware: Hardware
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,7 +62,7 @@ class Stack:
         cause = {name: np.zeros(n) for name in CAUSE_NAMES}
         forward, core = np.zeros(n), np.zeros(n)
         for bundle in self.bundles:
-            cost = seconds(bundle.work, gathered(self.hardware, bundle.owner), gathered(k, bundle.owner))
+            cost = seconds(bundle.work, bundle.hardware, gathered(k, bundle.owner, READ))
             total = np.bincount(bundle.owner, weights=np.broadcast_to(cost, bundle.owner.shape), minlength=n)
             cause[bundle.work.cause] += total
             if not bundle.work.backward and bundle.work.cause != "head":
@@ -90,9 +91,9 @@ class Stack:
         return share
 
 
-def gathered(value: T, index: np.ndarray) -> T:
-    """Return the same noun with every array field taken at `index`."""
-    return replace(value, **{f.name: np.asarray(getattr(value, f.name))[index] for f in fields(value)})
+def gathered(value: T, index: np.ndarray, names: Sequence[str] = ()) -> T:
+    """Return the same noun with its array fields, or these of them, taken at `index`."""
+    return replace(value, **{name: np.asarray(getattr(value, name))[index] for name in names or [f.name for f in fields(value)]})
 
 
 def _columns_of(noun: type[N], values: Sequence[N]) -> N:
@@ -116,12 +117,16 @@ def graph_of(row: Measured, model: Model, plan: Plan) -> Graph:
     return build(model, shard)
 
 
-def _bundles(graphs: Sequence[Graph]) -> tuple[Bundle, ...]:
+def _bundles(graphs: Sequence[Graph], hardware: Hardware) -> tuple[Bundle, ...]:
     groups: dict[tuple[str, str, bool, bool, bool], list[tuple[int, Work]]] = {}
     for owner, graph in enumerate(graphs):
         for work in graph.works:
             groups.setdefault((work.form, work.cause, work.narrow, work.backward, work.core), []).append((owner, work))
-    return tuple(Bundle(work=_joined([w for _, w in members]), owner=np.array([o for o, _ in members])) for members in groups.values())
+    bundles = []
+    for members in groups.values():
+        owner = np.array([o for o, _ in members])
+        bundles.append(Bundle(work=_joined([w for _, w in members]), owner=owner, hardware=gathered(hardware, owner)))
+    return tuple(bundles)
 
 
 def _joined(works: Sequence[Work]) -> Work:
@@ -146,7 +151,7 @@ def stack(rows: Sequence[Measured], coefficients: Sequence[str] | None = None) -
     columns = _columns_of(Sizes, all_sizes)
     hardware = _columns_of(Hardware, [row.hardware[g] for _, row, g in pairs])
     return Stack(
-        bundles=_bundles(graphs),
+        bundles=_bundles(graphs, hardware),
         degrees=degrees,
         sizes=columns,
         hardware=hardware,

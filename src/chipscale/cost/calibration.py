@@ -24,7 +24,10 @@ POWER_KNEE = 0.9
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """What selects coefficients: the chip's family and vendor, framework, precision, stated flags, source, power over peak."""
+    """What selects coefficients: the chip's family and vendor, framework, precision, stated flags, source, power over peak.
+
+    `legacy_share` is the part of the chip's matrix rate that kernels of the generation before reach.
+    """
 
     family: str
     vendor: str
@@ -33,6 +36,7 @@ class Context:
     flags: tuple[str, ...] = ()
     source: str = ""
     watts_per_tflop: float = math.nan
+    legacy_share: float = 1.0
 
 
 Terms = Mapping[str, tuple[tuple[str, float], ...]]
@@ -61,7 +65,9 @@ def terms(c: Context) -> Terms:
         "narrow_gemm": (*gemm, (f"gemm.precision.{c.precision}", 1.0)) if narrow else gemm,
         "gemm_size": (("gemm_size", 1.0),),
         "grouped": (("grouped", 1.0), ("grouped.narrow", float(narrow))),
-        "attention": (("attention", 1.0), (f"attention.family.{c.family}", 1.0), (f"attention.framework.{c.framework}", 1.0)),
+        "grouped_size": (("grouped_size", 1.0),),
+        "attention": (("attention", 1.0), (f"attention.family.{c.family}", 1.0), (f"attention.framework.{c.framework}", 1.0),
+                      ("attention.legacy", math.log(c.legacy_share) if "no_native_attention" in c.flags else 0.0)),
         "attention_backward": (("attention_backward", 1.0),),
         "attention_start": (("attention_start", 1.0),),
         "memory": (("memory", 1.0),),

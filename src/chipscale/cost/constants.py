@@ -12,7 +12,7 @@ class Constants:
     """Coefficients of the forms, floats or arrays; their values come from data/calibration/, never from code.
 
     gemm, narrow_gemm: sustained fraction of the dense peak at 16 bit and below; gemm_size: elements lost at each edge of
-    a product; grouped: further fraction of grouped products; attention: fraction of the 16-bit peak in fused attention, forward;
+    a product; grouped: further fraction of grouped products, grouped_size: further elements that they lose at each edge; attention: fraction of the 16-bit peak in fused attention, forward;
     attention_backward: slowdown of its backward; attention_start: tokens of context at which it
     reaches half its rate; memory: fraction of memory bandwidth; elementwise: multiplier on counted bytes;
     host: seconds a layer and micro-batch, forward and backward; host_expert: seconds a local expert, layer and micro-batch;
@@ -24,6 +24,7 @@ class Constants:
     narrow_gemm: Num
     gemm_size: Num
     grouped: Num
+    grouped_size: Num
     attention: Num
     attention_backward: Num
     attention_start: Num

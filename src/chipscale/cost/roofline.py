@@ -8,6 +8,10 @@ from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import Hardware
 from chipscale.ops.work import Num, Work
 
+#: the constants that `seconds` reads
+READ = ("gemm", "narrow_gemm", "gemm_size", "grouped", "grouped_size", "attention", "attention_backward", "attention_start", "memory",
+        "elementwise", "permute")  # fmt: skip
+
 
 def joined(compute: Num, memory: Num, overlap_loss: float = 0.2) -> Num:
     """Join compute and memory time of one kernel that overlaps both imperfectly.
@@ -54,7 +58,8 @@ def seconds(work: Work, hardware: Hardware, constants: Constants) -> Num:
         start = 1.0 + constants.attention_start / np.maximum(work.rows, 1.0)
         return work.calls * joined(slower * work.flop * start / (constants.attention * hardware.peak16), moving)
     rate = constants.narrow_gemm * hardware.peak if work.narrow else constants.gemm * hardware.peak16
+    size = constants.gemm_size
     if work.form == "grouped":
-        rate = rate * constants.grouped
-    edge = edge_loss(work.rows, work.columns, work.depth, constants.gemm_size)
+        rate, size = rate * constants.grouped, size + constants.grouped_size
+    edge = edge_loss(work.rows, work.columns, work.depth, size)
     return work.calls * joined(work.flop * edge / rate, moving)

@@ -10,6 +10,7 @@ from chipscale.evidence import EvidenceError, Fact
 #: quantities of one core (SM, CU, cube core, tensor core) or of the usual chip of a family that kernel forms read, in SI units
 ARCHITECTURE_QUANTITIES: Mapping[str, str] = {
     "flop_per_cycle": "1",  # 16-bit matrix FLOP a core and cycle
+    "legacy_share": "1",  # of that rate under the matrix instructions of the generation before
     "vector_flop_per_cycle": "1",  # 32-bit vector FLOP a core and cycle
     "exponentials_per_cycle": "1",
     "matrix_rows": "1",

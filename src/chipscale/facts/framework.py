@@ -11,7 +11,7 @@ class Framework:
 
     `matches` are lower-case substrings of a framework's stated name. `recompute` weighs the settings that a
     row without a stated recompute may have used; they sum to 1. `master_bytes` is optimizer state per parameter (B).
-    `since` is the year in which a feature first shipped: an older result cannot have used it.
+    `lacks` are features that it never had; `since` is the year in which a feature first shipped: an older result cannot have used it.
     """
 
     id: str
@@ -22,6 +22,7 @@ class Framework:
     master_bytes: float
     gradient_bytes: float
     overlaps: tuple[str, ...]
+    lacks: tuple[str, ...]
     since: tuple[tuple[str, int], ...]
     source: str
     date: str
