@@ -129,8 +129,8 @@ class FrameworkFile(_Border):
     master_bytes: float = Field(gt=0, le=64, strict=False)
     gradient_bytes: float = Field(gt=0, le=64, strict=False)
     overlaps: list[str]
-    lacks: list[Literal["native_attention"]] = []
-    since: dict[Literal["tp_overlap", "native_attention"], Year] = {}
+    lacks: list[Literal["native_attention", "expert_tp"]] = []
+    since: dict[Literal["tp_overlap", "native_attention", "expert_tp"], Year] = {}
     source: str
     date: str
 

@@ -20,7 +20,7 @@ from chipscale.csvfile import ABOVE_ZERO, Row, name_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.framework import Framework
-from chipscale.facts.model import Model
+from chipscale.facts.model import Experts, Model
 from chipscale.facts.model_rows import from_row
 from chipscale.plan import RECOMPUTE, SHARDING, Plan
 from chipscale.units import GIGA, TERA
@@ -158,11 +158,19 @@ def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tup
     return _choices(stated, options, "interleave", assumed)
 
 
+def _expert_splits(row: Row, model: Model, framework: Framework, tp: int, assumed: list[str]) -> list[tuple[int, float]]:
+    """Guess over how many ranks one expert is split: as all else is, where the framework knows no other way."""
+    if not any(isinstance(b.feed, Experts) for b in model.blocks):
+        return [(whole(row, "etp") or 1, 1.0)]
+    options = [tp] if "no_expert_tp" in missing_features(row, framework) else [1, tp]
+    return _choices(whole(row, "etp"), options, "etp", assumed)
+
+
 def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, assumed: list[str]) -> list[tuple[Plan, float]]:
     """List the plans that a row may have run, weights summing to 1."""
     tps = _choices(whole(row, "tp"), [t for t in (1, 2, 4, 8) if chips % t == 0], "tp", assumed)
     pps = _choices(whole(row, "pp"), [p for p in (1, 2, 4, 8) if chips % p == 0 and p <= model.layers], "pp", assumed)
-    cp, etp = whole(row, "cp") or 1, whole(row, "etp") or 1
+    cp = whole(row, "cp") or 1
     recomputes, sharding = _recomputes(row, framework, assumed), _shardings(row, framework, assumed)
     found: list[tuple[Plan, float]] = []
     for (tp, w_tp), (pp, w_pp), (recompute, w_r) in product(tps, pps, recomputes):
@@ -171,7 +179,8 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
         dp = chips // (tp * pp * cp)
         each = batch / dp
         micro = _choices(whole(row, "micro_batch"), [m for m in (1, 2, 4) if each >= m and each % m == 0], "micro-batch", [])
-        for (mb, w_m), (vpp, w_v) in product(micro, _interleaves(row, pp, model.layers, [])):
+        splits = _expert_splits(row, model, framework, tp, [])
+        for (mb, w_m), (vpp, w_v), (etp, w_e) in product(micro, _interleaves(row, pp, model.layers, []), splits):
             ep = whole(row, "ep") or 1
             if pp > 1 and each / mb < pp:
                 mb = max(int(each // pp), 1)
@@ -180,19 +189,17 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
             if (tp * cp * dp) % (ep * etp):
                 continue
             plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute)
-            found.append((plan, w_tp * w_pp * w_r * w_m * w_v))
+            found.append((plan, w_tp * w_pp * w_r * w_m * w_v * w_e))
     _choices(whole(row, "micro_batch"), (1, 2, 4), "micro-batch", assumed)
     if any(p.pp > 1 for p, _ in found):
         _interleaves(row, 2, 8, assumed)
+    _expert_splits(row, model, framework, max((t for t, _ in tps), default=1), assumed)
     total = sum(w for _, w in found)
     return [(p, w / total) for p, w in found]
 
 
 def flags(row: Row, framework: Framework) -> tuple[str, ...]:
-    """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and what its year excludes.
-
-    A feature that the framework has only since a later year (`[since]` of its file) gives `no_` and its name, also against an older row's words.
-    """
+    """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and the features that its framework lacks."""
     text = row.get("overlap_as_stated", "").lower()
     found = []
     if "tp_comm_overlap" in text or "async tp" in text or re.search(r"\btp\b.*overlap", text):
@@ -209,10 +216,14 @@ def flags(row: Row, framework: Framework) -> tuple[str, ...]:
         found.append("dualpipe")
     if "compile" in text:
         found.append("compiled")
+    return (*found, *missing_features(row, framework))
+
+
+def missing_features(row: Row, framework: Framework) -> tuple[str, ...]:
+    """Return `no_` and the name of each feature that a framework lacks, or did not yet have in the year of a row."""
     year = number(row, "year")
-    found += [f"no_{feature}" for feature, first in framework.since if year and year < first]
-    found += [f"no_{feature}" for feature in framework.lacks]
-    return tuple(found)
+    young = [feature for feature, first in framework.since if year and year < first]
+    return tuple(f"no_{feature}" for feature in (*young, *framework.lacks))
 
 
 def _chips_of(catalog: Catalog, name: str, assumed: list[str]) -> list[tuple[Chip, float]]:
