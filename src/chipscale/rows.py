@@ -21,7 +21,7 @@ from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.framework import Framework
 from chipscale.facts.model import Experts, Model
-from chipscale.facts.model_rows import from_row
+from chipscale.facts.model_rows import from_row, named_like, with_reach
 from chipscale.plan import RECOMPUTE, SHARDING, Plan
 from chipscale.units import GIGA, TERA
 
@@ -257,6 +257,8 @@ def understand(row: Row, catalog: Catalog) -> Measured:
     try:
         model, notes = from_row(row)
         assumed += notes
+        named = named_like(row.get("model", ""), catalog.models())
+        model = with_reach(model, catalog.model(named)) if named else model
         framework = catalog.framework_matching(row.get("framework", ""))
         chips, batch = whole(row, "n_chips") or 1, whole(row, "global_batch") or 1
         found = plans(row, model, framework, chips, batch, assumed)
@@ -274,6 +276,8 @@ def understand(row: Row, catalog: Catalog) -> Measured:
     )  # fmt: skip
     notes_text = (row.get("notes", "") + " " + row.get("recompute_as_stated", "")).lower()
     fused = not re.search(r"without flash|flash attention false|flash attention n/a|no flash", notes_text)
+    if "script flags:" in notes_text:  # a script lists all its flags
+        fused = "use-flash-attn" in notes_text
     return Measured(key=key, labels={**labels, "size": size_label(model)}, seconds=seconds, clean=clean, model=model, guesses=tuple(guesses), hardware=hw,
                     contexts=contexts, length=number(row, "seq_len") or 0.0, batch=float(batch), precision=precision, fused=fused,
                     sequence_parallel=row.get("sp", "").lower() not in ("no", "false"),

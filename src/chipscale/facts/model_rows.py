@@ -9,7 +9,7 @@ from dataclasses import replace
 from chipscale import csvfile
 from chipscale.csvfile import Row, name_of
 from chipscale.evidence import EvidenceError
-from chipscale.facts.model import LatentAttention, Model
+from chipscale.facts.model import Attention, LatentAttention, Model, merged
 from chipscale.facts.model_families import (
     SLACK,
     Dimensions,
@@ -215,3 +215,21 @@ def named_like(name: str, ids: Iterable[str]) -> str | None:
     holds = [id for id, tokens in short.items() if any(tokens[i : i + len(wanted)] == wanted for i in range(len(tokens)))]
     found = same or holds
     return found[0] if len(found) == 1 else None
+
+
+def with_reach(model: Model, known: Model) -> Model:
+    """Return a row's model with the reach of attention, layer by layer, of the catalogue model that it is named after.
+
+    A model whose layers, width or heads differ is another one and stays as it is.
+    """
+    ours, theirs = ([replace(b, repeat=1) for b in m.blocks for _ in range(b.repeat)] for m in (model, known))
+    if len(ours) != len(theirs) or model.d_model != known.d_model:
+        return model
+    layers = []
+    for a, b in zip(ours, theirs, strict=True):
+        if not (isinstance(a.mixer, Attention) and isinstance(b.mixer, Attention)):
+            return model
+        if (a.mixer.heads, a.mixer.kv_heads, a.mixer.head_dim) != (b.mixer.heads, b.mixer.kv_heads, b.mixer.head_dim):
+            return model
+        layers.append(replace(a, mixer=replace(a.mixer, reach=b.mixer.reach, chunked=b.mixer.chunked)))
+    return replace(model, blocks=merged(layers))
