@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
-from dataclasses import fields
+from dataclasses import Field, fields
 from typing import Any
 
 import numpy as np
@@ -62,6 +63,16 @@ def costing_of(catalog: Catalog, form: Form, chip: Chip, precision: str, engine:
     return costing(form, known.found, tags, tier, known.quantiles[case])
 
 
+def _checked(call: str, field: Field[Any], value: Any) -> None:
+    """Refuse what no size can be; a field that is infinite where nobody sets it counts at least 1."""
+    sizes = np.asarray(value, dtype=float)
+    bound = field.default == math.inf
+    fine = ((sizes >= 1) & ((sizes < MOST) | (sizes == math.inf))) if bound else (sizes >= 0) & (sizes < MOST)
+    if not np.all(fine):
+        wanted = "from 1 to 2^62, or infinite for none" if bound else "from 0 to 2^62"
+        raise EvidenceError(f"{call}.{field.name}: {sizes.ravel()[:3]} must be numbers {wanted}; correct them")
+
+
 def estimate(catalog: Catalog, chip: Chip, call: Any, *, precision: str = "", engine: str = "", kernel: str = "") -> Estimate:
     """Estimate the seconds of a call on a chip, numbers or arrays, with the 80 % interval and the tier they come from.
 
@@ -71,8 +82,6 @@ def estimate(catalog: Catalog, chip: Chip, call: Any, *, precision: str = "", en
     """
     form = form_of(call)
     for field in fields(call):
-        sizes = np.asarray(getattr(call, field.name), dtype=float)
-        if not np.all((sizes >= 0) & (sizes < MOST)):
-            raise EvidenceError(f"{type(call).__name__}.{field.name}: {sizes.ravel()[:3]} must be numbers from 0 to 2^62; correct them")
+        _checked(type(call).__name__, field, getattr(call, field.name))
     wanted = precision or base_precision(chip)
     return costing_of(catalog, form, chip, wanted, engine, kernel).estimate(call, silicon(chip, catalog, wanted))
