@@ -94,7 +94,9 @@ def rope(tokens: Num, heads: Num, head_dim: Num, width: Num, *, angles: Num = 0.
     >>> rope(2048.0, 16.0, 64.0, 2.0, angles=128.0).read
     4718592.0
     """
-    return Elementwise(read=tokens * (heads * head_dim + angles) * width, written=tokens * heads * head_dim * (width if out is None else out), rows=tokens)
+    return Elementwise(
+        read=tokens * (heads * head_dim + angles) * width, written=tokens * heads * head_dim * (width if out is None else out), rows=tokens
+    )
 
 
 def softmax(rows: Num, columns: Num, width: Num, *, out: Num | None = None) -> Elementwise:
@@ -131,7 +133,7 @@ def cross_entropy(tokens: Num, vocabulary: Num, width: Num) -> Elementwise:
     read n (v w + 8), written 4 n.
 
     Holds when maximum and sum are taken in one pass.
-    Source: online-softmax-2018, section 3; liger-2024, section 3.2.
+    Source: online-softmax-2018, section 3; liger-2024, "CrossEntropy".
 
     >>> cross_entropy(1.0, 128256.0, 2.0).read
     256520.0
@@ -145,7 +147,7 @@ def cross_entropy_with_gradient(tokens: Num, vocabulary: Num, width: Num) -> Ele
     read n (2 v w + 8), written n (v w + 4).
 
     Holds when a row of logits is longer than what a core keeps, so that the second pass reads it again.
-    Source: liger-2024, section 3.2.
+    Source: liger-2024, "CrossEntropy".
 
     >>> cross_entropy_with_gradient(1.0, 128256.0, 2.0).written
     256516.0
@@ -195,7 +197,7 @@ def permute(tokens: Num, top_k: Num, columns: Num, width: Num) -> Elementwise:
     read n (d w + 4 k), written n k d w.
 
     Holds when a token is read once and copied k times.
-    Source: megablocks-2022, section 2.3 (permutation).
+    Source: megablocks-2022, section 2.2 (permutation).
 
     >>> permute(1.0, 8.0, 7168.0, 2.0).written
     114688.0
@@ -209,7 +211,7 @@ def unpermute(tokens: Num, top_k: Num, columns: Num, width: Num) -> Elementwise:
     read n k (d w + 8), written n d w: a place and a 32-bit weight for each row.
 
     Holds when the sum is kept on the core.
-    Source: megablocks-2022, section 2.3 (un-permutation).
+    Source: megablocks-2022, section 2.4 (un-permutation).
 
     >>> unpermute(1.0, 8.0, 7168.0, 2.0).read
     114752.0
@@ -223,7 +225,7 @@ def gather(rows: Num, columns: Num, width: Num) -> Elementwise:
     read n (d w + 4), written n d w.
 
     Holds when a row that is asked for twice is read twice.
-    Source: megablocks-2022, section 2.3.
+    Source: megablocks-2022, section 2.2.
 
     >>> gather(1.0, 7168.0, 2.0).read
     14340.0
