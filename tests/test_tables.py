@@ -153,12 +153,34 @@ def test_elements_become_bytes_and_the_folder_names_the_version(format: str, our
 
 
 @needs_reader
-def test_sliding_windows_are_left_out_and_tables_without_that_column_are_read(tables: Tables, write: Write) -> None:
+def test_sliding_windows_are_calls_of_their_own_and_tables_without_that_column_have_none(tables: Tables, write: Write, catalog: Catalog) -> None:
     write("h100_sxm/attention/vllm/0.24.0/context_attention_perf.parquet", [PROMPT, {**PROMPT, "window_size": 128, "latency": 0.01}])
-    row = only(tables, "attention_prefill", "nvidia-h100-sxm-80gb", "VLLM 0.24.0")
-    assert (row["new_tokens"], row["past_tokens"], row["kv_dtype"], row["seconds"]) == (512, 0, "fp8", pytest.approx(5e-5))
-    write("l40s/attention/vllm/0.24.0/context_attention_perf.parquet", [{k: v for k, v in PROMPT.items() if k != "window_size"}])
-    only(tables, "attention_prefill", "nvidia-l40s", "VLLM 0.24.0")
+    frame = tables.rows("attention_prefill", "nvidia-h100-sxm-80gb", "VLLM 0.24.0")
+    assert frame is not None
+    assert sorted(frame.select("window", "seconds").rows()) == [(0, pytest.approx(5e-5)), (128, pytest.approx(1e-5))]
+    asked = {"dtype": "bf16", "kv_dtype": "fp8", "batch_size": "1", "new_tokens": "512", "past_tokens": "0", "num_heads": "32", "num_kv_heads": "8",
+             "head_dim": "128", "kernel": "fa3"}  # fmt: skip
+    for row in (asked, {**asked, "window": ""}, {**asked, "window": "128"}):
+        near = tables.samples("attention_prefill", "nvidia-h100-sxm-80gb", "VLLM 0.24.0", [row], catalog)
+        assert sorted(s.reading.call.window for s in near if s.reading) == [128.0, math.inf]
+    old = "h100_sxm/attention/vllm/0.23.0/context_attention_perf.parquet"
+    write(old, [{k: v for k, v in PROMPT.items() if k != "window_size"} | {"isl": 1024}])
+    frame = tables.rows("attention_prefill", "nvidia-h100-sxm-80gb", "VLLM 0.24.0")
+    assert frame is not None
+    assert sorted(frame["window"].to_list()) == [0, 0, 128]
+
+
+@needs_reader
+def test_a_call_with_a_window_is_bent_by_calls_with_that_window_alone(tables: Tables, write: Write, catalog: Catalog, tmp_path: Path) -> None:
+    windowed = [{**PROMPT, "isl": n, "window_size": 128, "latency": 0.09} for n in (500, 520)]
+    write("h100_sxm/attention/vllm/0.24.0/context_attention_perf.parquet", [*windowed, *({**PROMPT, "isl": n, "latency": 9.0} for n in (500, 520))])
+    file = tmp_path / "attention_prefill.csv"
+    header = "chip,dtype,kv_dtype,batch_size,new_tokens,past_tokens,num_heads,num_kv_heads,head_dim,window,engine,kernel,seconds"
+    file.write_text(
+        f"{header}\nh100,bf16,fp8,1,512,0,32,8,128,128,VLLM 0.24.0,fa3,9e-5\nh100,bf16,fp8,1,512,0,32,8,128,,VLLM 0.24.0,fa3,9e-3\n", encoding="utf-8"
+    )
+    found = operators(file, tier="measured", leave_out=None, calibrate_points=0, catalog=catalog, measured=tables)
+    assert [r.predicted_s for r in found.rows] == [pytest.approx(9e-5, rel=0.1), pytest.approx(9e-3, rel=0.1)]
 
 
 @needs_reader
@@ -270,6 +292,7 @@ def test_the_shipped_rows_are_a_sample_of_the_package(catalog: Catalog) -> None:
                 s
                 for s in near
                 if all(row[c] == s.row[c] or float(row[c]) == float(s.row[c]) for c in s.row if c in row and c not in ("seconds", "source", "apart"))
+                and s.row.get("window", "0") == "0"
             ]
             assert len(same) == 1, row
             assert 0.2 < same[0].seconds / float(row["seconds"]) < 1.001, row

@@ -6,12 +6,14 @@ import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
 from chipscale.catalog import Catalog
 from chipscale.cost.kernels.costing import SIZES, Coefficients, Tags, size_class
 from chipscale.cost.kernels.form import Form
+from chipscale.operators.context import pairs_of, written
 from chipscale.operators.corpus import Sample, held_out, load, shipped, tables
 from chipscale.operators.fit import Prior, Table, fit, predict
 from chipscale.operators.reading import read_prior
@@ -40,10 +42,25 @@ class Calibration:
     date: str
 
     def case(self, tags: Tags) -> str:
-        """Return which errors a call of these tags deserves."""
+        """Return which errors a call of these tags deserves; "precision" is one that was not measured on a chip that was."""
         if tags.chip not in self.chips:
             return "chip"
+        if (tags.chip, tags.precision) not in _measured(self.cells):
+            return "precision"
         return "known" if tags.member("cell") in self.cells else "engine"
+
+    def interval(self, case: str) -> Quantiles:
+        """Return the quantiles of a case; nobody left out a precision, so that it takes the wider ends of an unseen engine and an unseen chip."""
+        if case != "precision":
+            return self.quantiles[case]
+        pairs = zip(self.quantiles["engine"], self.quantiles["chip"], strict=True)
+        return tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in pairs)
+
+
+@lru_cache
+def _measured(cells: frozenset[str]) -> frozenset[tuple[str, str]]:
+    """Return chip and precision of every cell."""
+    return frozenset((c.partition("|")[0], c.rpartition(":")[2]) for c in cells)
 
 
 def usable(samples: Sequence[Sample], catalog: Catalog) -> list[Sample]:
@@ -159,8 +176,9 @@ def calibrated(form: Form, table: Table, prior: Prior, date: str) -> Calibration
 
 def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
     """Fit all forms to the shipped rows; return the files' text by name."""
-    files: dict[str, str] = {}
-    for form, _, table in tables(usable(load(shipped(catalog), catalog), catalog), catalog).values():
+    samples = usable(load(shipped(catalog), catalog), catalog)
+    files = {"context.toml": written(pairs_of(samples, catalog))}
+    for form, _, table in tables(samples, catalog).values():
         kept = table.take(np.where(sane(form, table))[0])
         files |= _texts(calibrated(form, kept, read_prior(catalog, form.id), date))
     return files

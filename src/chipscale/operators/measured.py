@@ -8,6 +8,7 @@ import numpy as np
 
 from chipscale.cost.kernels.form import Form
 from chipscale.operators.fit import Table
+from chipscale.operators.reading import MOST
 
 #: nearest measured calls that count, and the distance (in doublings of shape) beyond which they say nothing
 NEIGHBOURS = 4
@@ -49,6 +50,6 @@ def corrected(form: Form, table: Table, seconds: np.ndarray, corpus: Table, pred
 
 
 def _places(form: Form, table: Table) -> np.ndarray:
-    numbers = [SLIGHT * np.log2(1.0 + getattr(table.call, f.name)) for f in fields(table.call)]
+    numbers = [SLIGHT * np.log2(1.0 + np.minimum(getattr(table.call, f.name), MOST)) for f in fields(table.call)]
     places = [*form.coordinates(table.call, table.silicon), *numbers]
     return np.stack([np.broadcast_to(np.asarray(c, dtype=float), (len(table),)) for c in places], axis=1)

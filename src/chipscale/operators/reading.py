@@ -51,6 +51,11 @@ def number(row: Row, column: str, least: float = 1.0) -> float:
     return value
 
 
+def window_of(row: Row) -> float:
+    """Return the tokens that a query sees; a column that is missing, blank or 0 says that there is no window."""
+    return (number(row, "window", 0.0) or math.inf) if row.get("window") else math.inf
+
+
 def seconds_of(row: Row, column: str = "seconds", unit: float = 1.0) -> float:
     """Return the measured seconds, above 0."""
     value = number(row, column, 1e-12) * unit

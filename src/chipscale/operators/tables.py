@@ -35,7 +35,9 @@ LABELS = ("engine", "seconds", "source", "_line")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Layout:
-    """What one kind of table means: its operator, file name, seconds of a latency of 1, our columns from theirs; `engine` where columns do not name it."""
+    """What one kind of table means: its operator, file name, seconds of a latency of 1, our columns from theirs; `engine` where columns do not name it; `optional` are
+    those of our columns that a file may lack, with what a file without them means.
+    """
 
     operator: str
     file: str
@@ -43,6 +45,7 @@ class Layout:
     engine: str
     columns: Mapping[str, Sequence[str]]
     only: Mapping[str, int]
+    optional: Mapping[str, int]
     elements: Mapping[str, Any]
 
 
@@ -118,7 +121,8 @@ class Tables:
             scan = pl.scan_parquet(path).with_row_index("_line", offset=1)
             have = scan.collect_schema().names()
             label = [] if layout.engine else ["framework", "version"]
-            theirs = sorted({c for names in layout.columns.values() for c in names} | {"latency"})
+            columns = {c: names for c, names in layout.columns.items() if c not in layout.optional or set(names) <= set(have)}
+            theirs = sorted({c for names in columns.values() for c in names} | {"latency"})
             if missing := sorted({*theirs, *label} - set(have)):
                 raise EvidenceError(f"{path}: column {', '.join(missing)} is missing; {layout.operator} tables need it")
             wanted = dict(zip(label, (name, version), strict=False)) | {c: v for c, v in layout.only.items() if c in have}
@@ -127,7 +131,14 @@ class Tables:
         except (pl.exceptions.PolarsError, OSError) as problem:
             raise EvidenceError(f"{path}: cannot be read as a parquet table ({problem}); install the package again") from problem
         _checked(raw, path, layout)
-        word = [pl.sum_horizontal(names).alias(c) if len(names) > 1 else pl.col(names[0]).alias(c) for c, names in layout.columns.items()]
+        word = [
+            pl.lit(layout.optional[c], pl.Int64).alias(c)
+            if c not in columns
+            else pl.sum_horizontal(names).alias(c)
+            if len(names) > 1
+            else pl.col(names[0]).alias(c)
+            for c, names in layout.columns.items()
+        ]
         ours = raw.select("_line", *word, seconds=pl.col("latency").cast(pl.Float64) * layout.seconds)
         ours = ours.with_columns(pl.col(pl.String).replace(dict(self.formats)))
         ours = ours.with_columns(engine=pl.lit(engine), source=pl.lit(path.relative_to(self.root).as_posix()))
@@ -138,7 +149,8 @@ class Tables:
         table = self.rows(operator, chip, engine)
         if table is None:
             return []
-        chosen = table[_nearest(table, near)]
+        unstated = {c: str(value) for kind in self.layouts if kind.operator == operator for c, value in kind.optional.items()}
+        chosen = table[_nearest(table, [unstated | {c: v for c, v in row.items() if v or c not in unstated} for row in near])]
         known: Chips = {}
         found = []
         for values in chosen.iter_rows(named=True):
@@ -205,7 +217,7 @@ def _nearest(table: pl.DataFrame, near: Sequence[Row]) -> np.ndarray:
 def at(root: Path, name: str, catalog: Catalog) -> Tables:
     """Return the tables under a folder in the package's layout."""
     t = tomllib.loads(catalog.text("measurements/tables.toml"))
-    layouts = [Layout(**{"engine": "", "only": {}, "elements": {}, **entry}) for entry in t["table"]]
+    layouts = [Layout(**{"engine": "", "only": {}, "optional": {}, "elements": {}, **entry}) for entry in t["table"]]
     return Tables(name=name, root=root, chips=t["chips"], formats=t["formats"], layouts=layouts, held=held_out(catalog, "operators"))
 
 

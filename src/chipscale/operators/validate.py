@@ -77,7 +77,7 @@ def at_tier(form: Form, table: Table, corpus: Table, tier: str, known: Calibrati
     low, high = np.empty(len(seconds)), np.empty(len(seconds))
     for case in np.unique(cases):
         here = cases == case
-        low[here], high[here] = bounds(seconds[here], known.quantiles[case])
+        low[here], high[here] = bounds(seconds[here], known.interval(case))
     return seconds, low, high
 
 

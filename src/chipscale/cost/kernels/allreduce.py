@@ -78,4 +78,4 @@ def allreduce_coordinates(c: AllReduce, _: Silicon) -> tuple[Num, ...]:
 
 ALLREDUCE = Form(id="allreduce", call=AllReduce, constants=AllReduceConstants, seconds=allreduce_seconds, floor=allreduce_floor,
                  axes=(Axis(name="bytes", knots=(8, 13, 16, 18, 19, 20, 21, 22, 23, 24, 26, 30)), Axis(name="ranks", knots=(1, 2, 3, 4))),
-                 coordinates=allreduce_coordinates)  # fmt: skip
+                 coordinates=allreduce_coordinates, matrix=False)  # fmt: skip

@@ -164,4 +164,4 @@ def collective_coordinates(c: Collective, _: Silicon) -> tuple[Num, ...]:
 
 COLLECTIVE = Form(id="collective", call=Collective, constants=CollectiveConstants, seconds=collective_seconds, floor=collective_floor,
                   axes=(Axis(name="bytes", knots=(9, 13, 16, 18, 19, 20, 21, 22, 23, 24, 25, 27, 29)), Axis(name="ranks", knots=(1, 2, 3, 4))),
-                  coordinates=collective_coordinates)  # fmt: skip
+                  coordinates=collective_coordinates, matrix=False)  # fmt: skip

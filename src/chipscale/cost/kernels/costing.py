@@ -113,13 +113,18 @@ class Costing:
     quantiles: tuple[tuple[float, float], ...]
 
     def seconds(self, call: Any, silicon: Silicon) -> Num:
-        """Cost calls on a chip, never below the roofline.
+        """Cost calls on a chip, never below the roofline and never above the same call without its window.
 
         t = max(floor, form exp(surface)), the surface multilinear between its knots.
 
         Holds for numbers and for arrays that broadcast.
         Source: the form's own; de-boor-2001, chapter 1 (the surface).
         """
+        bent = self._bent(call, silicon)
+        return bent if self.form.longer is None else np.minimum(bent, self._bent(self.form.longer(call), silicon))
+
+    def _bent(self, call: Any, silicon: Silicon) -> Num:
+        """Cost calls by form, surface and roofline."""
         places = self.form.coordinates(call, silicon)
         alone = all(isinstance(p, float) for p in places)
         bend = math.exp(self._at(places)) if alone else np.exp(self._over(places))

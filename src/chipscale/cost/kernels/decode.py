@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,7 +15,8 @@ from chipscale.ops.work import Num
 class Decode:
     """`batch` sequences with `past` tokens in the cache; `q` and `kv` are bytes an element of the queries and of the cache.
 
-    `heads` query heads share `kv_heads` heads of keys and values, all `head_dim` wide.
+    `heads` query heads share `kv_heads` heads of keys and values, all `head_dim` wide. The new token sees at most `window` tokens of the
+    cache, its own included; infinite where there is no window.
     """
 
     batch: Num
@@ -24,6 +26,7 @@ class Decode:
     head_dim: Num
     q: Num
     kv: Num
+    window: Num = math.inf
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +63,33 @@ def longest_share(blocks: Num, cores: Num, split: Num) -> Num:
     return share
 
 
+def tokens_seen(past: Num, window: Num) -> Num:
+    """Count the tokens of the cache that a new token reads.
+
+    s = min(w, p).
+
+    Holds when what lies outside the window is skipped or no longer kept.
+    Source: mistral-7b, section 2 (rolling buffer cache).
+
+    >>> float(tokens_seen(32768.0, 4096.0))
+    4096.0
+    """
+    return np.minimum(past, window)
+
+
 def decode_bytes(c: Decode) -> Num:
     """Count keys and values in, queries in and outputs out.
 
-    2 N s g d v + N h d (q + 2).
+    2 N s g d v + N h d (q + 2), with s tokens seen.
 
     Holds when query heads of a group share one reading of the cache.
     Source: gqa-2023, section 2.
 
-    >>> decode_bytes(Decode(batch=1.0, past=1.0, heads=1.0, kv_heads=1.0, head_dim=128.0, q=2.0, kv=2.0))
+    >>> float(decode_bytes(Decode(batch=1.0, past=1.0, heads=1.0, kv_heads=1.0, head_dim=128.0, q=2.0, kv=2.0)))
     1024.0
     """
-    return c.batch * c.head_dim * (2.0 * c.past * c.kv_heads * c.kv + c.heads * (c.q + 2.0))
+    seen = tokens_seen(c.past, c.window)
+    return c.batch * c.head_dim * (2.0 * seen * c.kv_heads * c.kv + c.heads * (c.q + 2.0))
 
 
 def decode_seconds(c: Decode, s: Silicon, k: DecodeConstants) -> Num:
@@ -83,10 +101,11 @@ def decode_seconds(c: Decode, s: Silicon, k: DecodeConstants) -> Num:
     Holds when one core takes one sequence and head of the cache, or a part of it.
     Source: gqa-2023, section 2; flash-decoding, "A faster attention for decoding: Flash-Decoding".
     """
+    seen = tokens_seen(c.past, c.window)
     width = c.kv + k.convert * np.maximum(0.0, 2.0 - c.kv)
-    compute = 4.0 * c.batch * c.past * c.head_dim * (c.heads + k.pad * c.kv_heads) / (k.fraction * s.peak)
-    moving = c.batch * c.head_dim * (2.0 * c.past * c.kv_heads * width + c.heads * (c.q + 2.0)) / (k.memory * s.memory_bandwidth)
-    longest = k.step / s.pace * c.past / 128.0 * c.head_dim * width / 256.0 * longest_share(c.batch * c.kv_heads, s.cores, k.split)
+    compute = 4.0 * c.batch * seen * c.head_dim * (c.heads + k.pad * c.kv_heads) / (k.fraction * s.peak)
+    moving = c.batch * c.head_dim * (2.0 * seen * c.kv_heads * width + c.heads * (c.q + 2.0)) / (k.memory * s.memory_bandwidth)
+    longest = k.step / s.pace * seen / 128.0 * c.head_dim * width / 256.0 * longest_share(c.batch * c.kv_heads, s.cores, k.split)
     begun = k.block / s.pace * c.batch * c.kv_heads / s.cores
     return k.launch / s.pace + longest + begun + np.maximum(compute, moving) + 0.2 * np.minimum(compute, moving)
 
@@ -99,15 +118,20 @@ def decode_floor(c: Decode, s: Silicon) -> Num:
     Holds always.
     Source: roofline-2009, equation 1.
     """
-    flop = 4.0 * c.batch * c.past * c.heads * c.head_dim
+    flop = 4.0 * c.batch * tokens_seen(c.past, c.window) * c.heads * c.head_dim
     return np.maximum(flop / s.peak, np.maximum(decode_bytes(c) - s.cache_bytes, 0.0) / s.memory_bandwidth)
 
 
 def decode_coordinates(c: Decode, _s: Silicon) -> tuple[Num, ...]:
-    """Place a call by head width, tokens in the cache sequences times heads of the cache, and queries that share one."""
-    return np.log2(c.head_dim), np.log2(c.past), np.log2(c.batch * c.kv_heads), np.log2(c.heads / c.kv_heads)
+    """Place a call by head width, tokens seen of the cache, sequences times heads of the cache, and queries that share one."""
+    return np.log2(c.head_dim), np.log2(tokens_seen(c.past, c.window)), np.log2(c.batch * c.kv_heads), np.log2(c.heads / c.kv_heads)
+
+
+def whole_cache(c: Decode) -> Decode:
+    """Return the call without its window."""
+    return replace(c, window=math.inf)
 
 
 DECODE = Form(id="decode", call=Decode, constants=DecodeConstants, seconds=decode_seconds, floor=decode_floor,
               axes=(Axis(name="head_dim", knots=(6, 7, 7.585, 8, 9)), Axis(name="past", knots=(1, 5, 8, 11, 14, 17)), Axis(name="sequences", knots=(0, 4, 7, 10, 13)), Axis(name="group", knots=(0, 3, 5, 6))),
-              coordinates=decode_coordinates)  # fmt: skip
+              coordinates=decode_coordinates, longer=whole_cache)  # fmt: skip

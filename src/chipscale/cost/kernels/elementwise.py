@@ -66,4 +66,4 @@ def elementwise_coordinates(c: Elementwise, _: Silicon) -> tuple[Num, ...]:
 
 
 ELEMENTWISE = Form(id="elementwise", call=Elementwise, constants=ElementwiseConstants, seconds=elementwise_seconds, floor=elementwise_floor,
-                   axes=(Axis(name="bytes", knots=(13, 16, 18, 20, 22, 24, 26, 28, 30)),), coordinates=elementwise_coordinates)  # fmt: skip
+                   axes=(Axis(name="bytes", knots=(13, 16, 18, 20, 22, 24, 26, 28, 30)),), coordinates=elementwise_coordinates, matrix=False)  # fmt: skip

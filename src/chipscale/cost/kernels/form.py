@@ -48,7 +48,8 @@ class Form:
     """A kernel's form.
 
     `call` and `constants` are the dataclasses of numbers that `seconds(call, silicon, constants)` reads; `floor(call, silicon)` is
-    the roofline that no prediction may undercut; `axes` and `coordinates(call, silicon)` span the surface that carries what the form leaves by shape.
+    the roofline that no prediction may undercut; `longer(call)` is a call that never takes less, the same without its window; `matrix` says whether
+    the precision of matrix products tells its kernels apart; `axes` and `coordinates(call, silicon)` span the surface that carries what the form leaves by shape.
     """
 
     id: str
@@ -58,6 +59,8 @@ class Form:
     floor: Callable[[Any, Silicon], Num]
     axes: tuple[Axis, ...]
     coordinates: Callable[[Any, Silicon], tuple[Num, ...]]
+    longer: Callable[[Any], Any] | None = None
+    matrix: bool = True
 
 
 def hats(value: np.ndarray, axis: Axis) -> tuple[np.ndarray, np.ndarray]:

@@ -26,6 +26,34 @@ class Gemm:
     quantised: Num
 
 
+def plain(m: Num, n: Num, k: Num, width: Num) -> Gemm:
+    """Return the product of operands that are `width` bytes an element in memory, with a 16-bit result.
+
+    a = b = w, w_out = 2.
+
+    Holds when nothing is made narrow inside the call: 16-bit products, and 8-bit ones (W8A8) whose activations come narrow.
+    Source: smoothquant-2022, section 2 (W8A8).
+
+    >>> plain(16.0, 4096.0, 4096.0, 1.0).b
+    1.0
+    """
+    return Gemm(m=m, n=n, k=k, a=width, b=width, out=2.0, quantised=0.0)
+
+
+def weight_only(m: Num, n: Num, k: Num, bits: Num, group: Num = np.inf) -> Gemm:
+    """Return the product of 16-bit activations with weights of 8 or 4 bits, each `group` of which brings a 16-bit scale and zero point.
+
+    a = 2, b = bits / 8 + 4 / group.
+
+    Holds when weights are widened on the core, so that the product runs at the 16-bit peak and only narrow weights cross memory.
+    Source: marlin-2024, section 2; gptq-2022, section 4 (groups).
+
+    >>> weight_only(16.0, 4096.0, 4096.0, 4.0, 128.0).b
+    0.53125
+    """
+    return Gemm(m=m, n=n, k=k, a=2.0, b=bits / 8.0 + 4.0 / group, out=2.0, quantised=0.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GemmConstants:
     """launch (s); fraction of the matrix peak; memory: fraction of bandwidth; quantise: multiplier on the quantise pass's bytes."""

@@ -9,6 +9,7 @@ from chipscale.cost.kernels.collective import COLLECTIVE, collective_of
 from chipscale.cost.kernels.elementwise import ELEMENTWISE, Elementwise
 from chipscale.cost.kernels.gemm import GEMM, Gemm
 from chipscale.cost.kernels.latent import LATENT_DECODE, LatentDecode
+from chipscale.cost.kernels.passes import gated_activation, norm, quantise, rope, softmax
 from chipscale.cost.kernels.prefill import PREFILL, Prefill
 from chipscale.evidence import EvidenceError
 from chipscale.operators.readers.collective import arithmetic
@@ -20,30 +21,25 @@ SHARE = {"die": 0.5, "package": 1.0}
 WIDTH = {"bf16": (2.0, 2.0), "fp16": (2.0, 2.0), "fp32": (4.0, 4.0), "bf16->int8": (2.0, 1.0), "bf16->fp32": (2.0, 4.0)}
 #: per dtype of a product: precision of the cube, bytes an element of either operand
 OPERANDS = {"bf16": ("bf16", 2.0), "fp16": ("fp16", 2.0), "int8": ("int8", 1.0), "int8 (W8A8)": ("int8", 1.0)}
-#: per vector operator: how many of its leading tensors it reads, and elements written over those of the first
+#: vector operators whose bytes are counted by what they do
+NAMED = ("add-rmsnorm", "dynamic-quant", "quant", "rmsnorm", "rope", "softmax", "swiglu")
+#: per other vector operator: how many of its leading tensors it reads, and elements written over those of the first
 VECTOR = {
     "add": (2, 1.0),
-    "add-rmsnorm": (2, 2.0),
     "copy": (1, 1.0),
     "div": (2, 1.0),
-    "dynamic-quant": (1, 1.0),
     "kv-cache-write": (2, 2.0),
     "kv-rmsnorm-rope-cache": (1, 1.0),
     "masked-fill": (2, 1.0),
     "neg": (1, 1.0),
-    "quant": (1, 1.0),
-    "rmsnorm": (1, 1.0),
-    "rope": (3, 1.0),
     "slice-copy": (1, 1.0),
-    "softmax": (1, 1.0),
     "sort": (1, 2.0),
     "split-qkv-rmsnorm-rope": (1, 1.0),
-    "swiglu": (1, 0.5),
     "topk-topp": (2, 1.0),
     "transpose": (1, 1.0),
 }
 #: vector operators that take their tensors as one run of elements, not row by row
-FLAT = ("add", "copy", "div", "masked-fill", "neg", "quant", "slice-copy", "swiglu", "transpose")
+FLAT = ("add", "copy", "div", "masked-fill", "neg", "slice-copy", "transpose")
 #: per collective: 1 where message_bytes is a rank's share of the full vector
 SHARES = {"all_gather": 1, "reduce_scatter": 1, "all_reduce": 0, "alltoall": 0, "broadcast": 0, "send_recv": 0}
 
@@ -55,13 +51,13 @@ def read(row: Row) -> Reading:
         return _collective(row)
     if operator in ("gemm", "batch-matmul"):
         return _product(row)
-    if operator in VECTOR:
+    if operator in VECTOR or operator in NAMED:
         return _vector(row)
     if operator == "attention-prefill":
         return _prompt(row)
     if operator == "attention-mla-decode":
         return _latent_token(row)
-    known = ", ".join((*SHARES, "gemm", "batch-matmul", "attention-prefill", "attention-mla-decode", *VECTOR))
+    known = ", ".join((*SHARES, "gemm", "batch-matmul", "attention-prefill", "attention-mla-decode", *NAMED, *VECTOR))
     raise EvidenceError(f"{name_of(row)}, column operator: no form is known for {operator!r}; use one of {known}")
 
 
@@ -139,10 +135,29 @@ def _vector(row: Row) -> Reading:
     if row["dtype"] not in WIDTH:
         raise EvidenceError(f"{name_of(row)}, column dtype: {row['dtype']!r} is unknown; use one of {', '.join(WIDTH)}")
     into, out = WIDTH[row["dtype"]]
-    inputs, written = VECTOR[row["operator"]]
     shapes = _shapes(row)
+    call = _named(row, shapes, into, out) if row["operator"] in NAMED else _tensors(row, shapes, into, out)
+    return Reading(form=ELEMENTWISE, call=call, precision="", engine="CANN", kernel=row["operator"], seconds=_seconds(row), share=_share(row))
+
+
+def _named(row: Row, shapes: list[list[float]], into: float, out: float) -> Elementwise:
+    """Return the call of an operator that `passes` counts; rows are the first extent of its first tensor."""
+    operator, rows, columns = row["operator"], shapes[0][0], math.prod(shapes[0][1:])
+    if operator in ("rmsnorm", "add-rmsnorm"):
+        return norm(rows, columns, into, residuals=float(operator == "add-rmsnorm"), out=out)
+    if operator == "rope":
+        return rope(rows, columns / shapes[0][-1], shapes[0][-1], into, angles=sum(math.prod(s) for s in shapes[1:3]) / rows, out=out)
+    if operator == "softmax":
+        return softmax(rows, columns, into, out=out)
+    if operator == "swiglu":
+        return gated_activation(rows, columns / 2.0, into, out=out)
+    return quantise("int8" if operator == "dynamic-quant" else "int8_static", rows, columns, into)
+
+
+def _tensors(row: Row, shapes: list[list[float]], into: float, out: float) -> Elementwise:
+    """Return the call of an operator by the tensors that it reads and writes."""
+    inputs, written = VECTOR[row["operator"]]
     sizes = [math.prod(shape) for shape in shapes]
     first = number(row, "m") * number(row, "n") if row["operator"] == "slice-copy" and row["n"] else sizes[0]
     taken = first + sum(sizes[1:inputs])
-    call = Elementwise(read=into * taken, written=out * first * written, rows=shapes[0][0] * (row["operator"] not in FLAT))
-    return Reading(form=ELEMENTWISE, call=call, precision="", engine="CANN", kernel=row["operator"], seconds=_seconds(row), share=_share(row))
+    return Elementwise(read=into * taken, written=out * first * written, rows=shapes[0][0] * (row["operator"] not in FLAT))

@@ -1,9 +1,9 @@
-"""Rows of attention_decode.csv: columns chip, dtype, kv_dtype, batch_size, kv_tokens, num_heads, num_kv_heads, head_dim, engine, kernel, seconds."""
+"""Rows of attention_decode.csv: columns chip, dtype, kv_dtype, batch_size, kv_tokens, num_heads, num_kv_heads, head_dim, engine, kernel, seconds; window where there is one."""
 
 from __future__ import annotations
 
 from chipscale.cost.kernels.decode import DECODE, Decode
-from chipscale.operators.reading import Reading, Row, number, seconds_of, width_of
+from chipscale.operators.reading import Reading, Row, number, seconds_of, width_of, window_of
 
 
 def read(row: Row) -> Reading:
@@ -16,6 +16,7 @@ def read(row: Row) -> Reading:
         head_dim=number(row, "head_dim"),
         q=width_of(row, "dtype"),
         kv=width_of(row, "kv_dtype"),
+        window=window_of(row),
     )
     kernel = f"{row['kernel']}:{row['dtype']}:kv-{row['kv_dtype']}"
     return Reading(form=DECODE, call=call, precision=row["dtype"], engine=row["engine"], kernel=kernel, seconds=seconds_of(row))

@@ -1,9 +1,9 @@
-"""Rows of attention_prefill.csv: columns chip, dtype, kv_dtype, batch_size, new_tokens, past_tokens, num_heads, num_kv_heads, head_dim, engine, kernel, seconds."""
+"""Rows of attention_prefill.csv: columns chip, dtype, kv_dtype, batch_size, new_tokens, past_tokens, num_heads, num_kv_heads, head_dim, engine, kernel, seconds; window where there is one."""
 
 from __future__ import annotations
 
 from chipscale.cost.kernels.prefill import PREFILL, Prefill
-from chipscale.operators.reading import Reading, Row, number, seconds_of, width_of
+from chipscale.operators.reading import Reading, Row, number, seconds_of, width_of, window_of
 
 
 def read(row: Row) -> Reading:
@@ -19,6 +19,7 @@ def read(row: Row) -> Reading:
         q=width_of(row, "dtype"),
         kv=width_of(row, "kv_dtype"),
         fused=float(row["engine"].lower().startswith("trtllm")),
+        window=window_of(row),
     )
     return Reading(
         form=PREFILL, call=call, precision=dtype, engine=row["engine"], kernel=f"{row['kernel']}:{dtype}:kv-{kv_dtype}", seconds=seconds_of(row)

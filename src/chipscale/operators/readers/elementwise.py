@@ -3,30 +3,29 @@
 from __future__ import annotations
 
 from chipscale.cost.kernels.elementwise import ELEMENTWISE, Elementwise
+from chipscale.cost.kernels.passes import embedding, gated_activation, norm, residual_add, rope
 from chipscale.evidence import EvidenceError
 from chipscale.operators.reading import Reading, Row, name_of, number, seconds_of
 
 #: bytes an element
 WIDTH = {"fp16": 2.0, "bf16": 2.0, "fp32": 4.0, "fp8": 1.0, "int8": 1.0}
-#: operators that work row by row
-BY_ROW = ("input_layernorm", "post_attention_layernorm", "attn_rope", "emb")
 OPERATORS = ("add", "input_layernorm", "post_attention_layernorm", "mlp_act", "attn_rope", "emb")
 
 
-def values_of(row: Row) -> tuple[float, float]:
-    """Return elements read and written a token; tensor parallelism splits heads and the inner size, not the hidden size."""
-    operator, tp, hidden = row["operator"], number(row, "tp"), number(row, "hidden_size")
+def call_of(row: Row, width: float) -> Elementwise:
+    """Return the call of a row; tensor parallelism splits heads and the inner size, not the hidden size."""
+    operator, tokens, tp, hidden = row["operator"], number(row, "num_tokens"), number(row, "tp"), number(row, "hidden_size")
     if operator == "add":
-        return 2.0 * hidden, hidden
-    if operator in ("input_layernorm", "post_attention_layernorm", "emb"):
-        return hidden, hidden
+        return residual_add(hidden * tokens, width)
+    if operator in ("input_layernorm", "post_attention_layernorm"):
+        return norm(tokens, hidden, width)
+    if operator == "emb":
+        return embedding(tokens, hidden, width)
     if operator == "mlp_act":
-        inner = number(row, "inter_size") / tp
-        return 2.0 * inner, inner
+        return gated_activation(tokens, number(row, "inter_size") / tp, width)
     if operator == "attn_rope":
         heads = number(row, "n_head")
-        width = hidden / heads * (heads + number(row, "n_kv_head")) / tp
-        return width, width
+        return rope(tokens, (heads + number(row, "n_kv_head")) / tp, hidden / heads, width)
     raise EvidenceError(f"{name_of(row)}, column operator: {operator!r} is unknown; use one of {', '.join(OPERATORS)}")
 
 
@@ -34,7 +33,5 @@ def read(row: Row) -> Reading:
     """Understand one row."""
     if row["dtype"] not in WIDTH:
         raise EvidenceError(f"{name_of(row)}, column dtype: {row['dtype']!r} is unknown; use one of {', '.join(WIDTH)}")
-    tokens, width = number(row, "num_tokens"), WIDTH[row["dtype"]]
-    into, out = values_of(row)
-    call = Elementwise(read=into * tokens * width, written=out * tokens * width, rows=tokens * (row["operator"] in BY_ROW))
+    call = call_of(row, WIDTH[row["dtype"]])
     return Reading(form=ELEMENTWISE, call=call, precision="", engine=row.get("engine", ""), kernel=row["operator"], seconds=seconds_of(row))
