@@ -1,101 +1,370 @@
-"""What each chip must hold."""
+"""What each chip must hold: weights, gradients, optimizer, activations by operator, buffers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, reduce
+from typing import Literal
 
 import numpy as np
 
-from chipscale.facts.model import MLP, Attention, Block, LatentAttention, Model
+from chipscale.facts.framework import Keeping
+from chipscale.facts.model import MLP, Attention, Block, Experts, LatentAttention, LinearAttention, Model
+from chipscale.facts.parameters import feed_by_place, mixer_parameters, mlp_parameters, parameters
 from chipscale.ops.work import Num
-from chipscale.plan import Degrees
+from chipscale.plan import MODULES, Degrees, bits, fully
 
-#: share of a chip's memory that allocators lose and libraries hold (assumed; contexts, communication buffers, fragmentation)
+#: share of a chip's memory that a plan cannot fill: what the allocator reserves beyond what is allocated (3 to 7 %, median 4 %, of
+#: 19 plans of simumax-b200), contexts of the runtime and of collectives (assumed 2 %)
 RESERVED = 0.06
+
+CORE, FULL, UP, NORM, MLP_, ACT, MOE, SHARED, OP = (1 << i for i in range(len(MODULES)))
+SETTINGS = np.arange(1 << len(MODULES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Need:
-    """Bytes by kind on the fullest chip, floats or arrays."""
+    """Bytes by kind on the fullest chip, floats or arrays.
+
+    `buffers` live for one operator or one layer: logits and their gradient, a layer at work, gathered weights; `lost` is the allocator's.
+    """
 
     weights: Num
     gradients: Num
     optimizer: Num
     activations: Num
-    ends: Num
+    buffers: Num
+    lost: Num
 
     @property
     def total(self) -> Num:
-        return self.weights + self.gradients + self.optimizer + self.activations + self.ends
+        return self.weights + self.gradients + self.optimizer + self.activations + self.buffers + self.lost
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Saved:
+    """One tensor that a layer keeps for its backward pass: bytes a token, the ranks that divide it, and the settings that drop it.
+
+    `split` is divided by tensor parallelism, `whole` by sequence parallelism, `copies` are tokens sent to experts. `drop` has bits of `plan.MODULES`.
+    """
+
+    name: str
+    bytes: float
+    place: Literal["split", "whole", "copies"]
+    drop: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Kind:
+    """One kind of layer: its parameters, and bytes a token by place for every recompute setting (arrays that a setting indexes).
+
+    `scratch` are the parameters of its distinct matrices, `widest` bytes a token of the gradients alive in its widest operator.
+    """
+
+    dense: float
+    experts: float
+    scratch: float
+    widest: float
+    split: np.ndarray
+    whole: np.ndarray
+    copies: np.ndarray
+
+    def kept(self, setting: np.ndarray, plan: Degrees, sp: Num) -> Num:
+        """Return bytes a token that one layer keeps under a setting."""
+        return (self.split[setting] + self.copies[setting] * plan.etp) / plan.tp + self.whole[setting] / sp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holds:
-    """Elements a token that the layers of a model keep for the backward pass: split by tp, by sequence, and routed (per expert copy).
+    """A model as memory sees it: the dense layers in front (`lead`), the mean of the others (`body`), and the ends of the pipeline."""
 
-    `head` is the vocabulary.
+    lead: Kind
+    body: Kind
+    leads: float
+    bodies: float
+    d_model: float
+    vocab: float
+    embedding: float
+    head: float
+    tied: bool
+    extra: float
+
+
+def norm_saves(block: Block, d: float, operand: float, dropout: bool) -> list[Saved]:
+    """List what norms, residual sums and hidden dropout keep: each norm its input and its output, which is the next product's operand.
+
+    >>> sum(s.bytes for s in norm_saves(Block(mixer=Attention(heads=1, kv_heads=1, head_dim=1, v_head_dim=1), feed=MLP(d_ff=1), repeat=1), 1.0, 2.0, True))
+    10.0
     """
+    masks = [Saved(name="dropout masks", bytes=2.0 * d, place="whole")] if dropout else []
+    return [
+        Saved(name="layer input", bytes=2.0 * d, place="whole"),
+        Saved(name="middle", bytes=2.0 * d, place="whole", drop=OP),
+        Saved(name="normed", bytes=2.0 * operand * d, place="whole", drop=NORM | OP),
+        Saved(name="further norms", bytes=2.0 * d * max(block.norms - 2, 0), place="whole", drop=NORM | OP),
+        *masks,
+    ]
 
-    split: Num
-    whole: Num
-    routed: Num
-    d_model: Num
-    layers: Num
-    head: Num
 
+def attention_saves(m: Attention, operand: float, scores: float) -> list[Saved]:
+    """List what grouped attention keeps: query, key, value, output, and a row statistic (fused) or the scores (5 bytes each).
 
-def holds(model: Model) -> Holds:
-    """Count what all layers keep: inputs of products, attention's operands and output, activations.
-
-    Holds when attention is fused (no score tensor is kept) and norms keep their input.
-    Source: korthikanti-2022, section 4.1, without the score tensor.
+    Holds when a fused kernel keeps one 32-bit number a token and head; unfused, softmax and dropout keep 2 + 2 bytes and a mask a score.
+    Source: korthikanti-2022, section 4.1; flashattention-2, section 3.1.
     """
-    d = float(model.d_model)
-    split = whole = routed = 0.0
-    for block in model.blocks:
-        kept, copies = _block(block, d)
-        split, routed = split + block.repeat * kept, routed + block.repeat * copies
-        whole += block.repeat * 4.0 * d
-    return Holds(split=split, whole=whole, routed=routed, d_model=d, layers=float(model.layers), head=float(model.vocab))
+    query, key, value, out = m.heads * m.head_dim, m.kv_heads * m.head_dim, m.kv_heads * m.v_head_dim, m.heads * m.v_head_dim
+    return [
+        Saved(name="query", bytes=2.0 * query * (2 if m.gated else 1), place="split"),
+        Saved(name="key", bytes=2.0 * key, place="split", drop=OP),
+        Saved(name="value", bytes=2.0 * value, place="split"),
+        Saved(name="before norm", bytes=2.0 * (query + key) * m.qk_norm, place="split", drop=NORM | OP),
+        Saved(name="scores", bytes=m.heads * (5.0 * scores or 4.0), place="split", drop=CORE),
+        Saved(name="output", bytes=2.0 * out, place="split"),
+        Saved(name="output operand", bytes=operand * out * (m.gated or operand < 2), place="split", drop=OP),
+    ]
 
 
-def _block(block: Block, d: float) -> tuple[float, float]:
-    m, f = block.mixer, block.feed
+def latent_saves(m: LatentAttention, operand: float, scores: float) -> list[Saved]:
+    """List what multi-head latent attention keeps: latents before and after their norms, full query, key and value, and the output.
+
+    Holds when up-projections are not absorbed; recomputing them (`mla_up_proj`) drops query, key and value.
+    Source: deepseek-v3, section 3.2.3; megatron-core, transformer/multi_latent_attention.py.
+    """
+    qk = m.heads * (m.nope_dim + m.rope_dim)
+    out = m.heads * m.v_head_dim
+    return [
+        Saved(name="latents", bytes=2.0 * (m.q_rank + m.kv_rank + m.rope_dim), place="whole"),
+        Saved(name="normed latents", bytes=operand * (m.q_rank + m.kv_rank), place="whole", drop=UP | NORM | OP),
+        Saved(name="query, key and value", bytes=2.0 * (2 * qk + out), place="split", drop=UP | OP),
+        Saved(name="scores", bytes=m.heads * (5.0 * scores or 4.0), place="split", drop=CORE),
+        Saved(name="output", bytes=2.0 * out, place="split"),
+        Saved(name="output operand", bytes=operand * out * (operand < 2), place="split", drop=OP),
+    ]
+
+
+def linear_saves(m: LinearAttention) -> list[Saved]:
+    """List what a gated delta-rule layer keeps: the projections, the convolved query, key and value, and the gated output.
+
+    Holds when states between chunks are computed again.
+    Source: gated-deltanet, section 3.3.
+    """
+    keys, values = 2.0 * m.key_heads * m.key_dim, 1.0 * m.value_heads * m.value_dim
+    return [
+        Saved(name="projections", bytes=2.0 * (keys + 2 * values), place="split"),
+        Saved(name="convolved", bytes=2.0 * (keys + values), place="split", drop=CORE | OP),
+        Saved(name="output", bytes=2.0 * values, place="split"),
+        Saved(name="gated output", bytes=2.0 * values, place="split", drop=NORM | OP),
+    ]
+
+
+def mlp_saves(d_ff: float, gated: bool, operand: float, drop: int) -> list[Saved]:
+    """List what a feed-forward keeps behind its input: the up-projection, in both halves where gated, and the activation's output."""
+    return [
+        Saved(name="up", bytes=2.0 * d_ff, place="split", drop=drop),
+        Saved(name="gate", bytes=2.0 * d_ff * gated, place="split", drop=drop | OP),
+        Saved(name="activation", bytes=operand * d_ff, place="split", drop=drop | ACT | OP),
+    ]
+
+
+def feed_saves(feed: MLP | Experts, d: float, operand: float) -> list[Saved]:
+    """List what a feed-forward layer keeps; experts keep one copy of a token for each expert it is sent to, and the router's scores in 32 bit.
+
+    Holds when routing is balanced, nothing is dropped, and the router's weight is applied inside the expert.
+    Source: megatron-core, transformer/moe/README.md; deepseek-v3, section 3.2.3.
+    """
+    if isinstance(feed, MLP):
+        return mlp_saves(feed.d_ff, feed.gated, operand, MLP_)
+    return [
+        Saved(name="router", bytes=8.0 * feed.count, place="whole", drop=MOE),
+        Saved(name="copies", bytes=operand * feed.top_k * d, place="copies", drop=MOE),
+        *mlp_saves(feed.top_k * feed.d_ff, feed.gated, operand, MOE),
+        *mlp_saves(feed.shared_d_ff, feed.gated, operand, MOE | SHARED),
+    ]
+
+
+def layer_saves(block: Block, d: float, *, operand: float = 2.0, scores: float = 0.0) -> list[Saved]:
+    """List every tensor that one layer keeps for the backward pass; `scores` is the sequence length where attention is not fused, else 0.
+
+    s b h (34 + 5 a s / h) bytes without a fused kernel.
+
+    Holds when dropout belongs to unfused attention; 16-bit activations, `operand` bytes where the operand of a product is kept narrower.
+    Source: korthikanti-2022, equation 1 (5 a s / h = 80 for GPT-3 175B: recomputing the core saves 70 %).
+
+    >>> gpt3 = Block(mixer=Attention(heads=96, kv_heads=96, head_dim=128, v_head_dim=128), feed=MLP(d_ff=4 * 12288, gated=False), repeat=96)
+    >>> sum(s.bytes for s in layer_saves(gpt3, 12288.0, scores=2048.0)) / 12288
+    114.0
+    """
+    m = block.mixer
     if isinstance(m, Attention):
-        mixed = 2.0 * m.heads * m.head_dim + 2.0 * m.kv_heads * m.head_dim
+        mixed = attention_saves(m, operand, scores)
     elif isinstance(m, LatentAttention):
-        mixed = m.heads * (2.0 * (m.nope_dim + m.rope_dim) + 3.0 * m.v_head_dim) + m.q_rank + m.kv_rank
+        mixed = latent_saves(m, operand, scores)
     else:
-        mixed = 2.0 * m.key_heads * m.key_dim + 4.0 * m.value_heads * m.value_dim
-    if isinstance(f, MLP):
-        return mixed + f.d_ff * (3.0 if f.gated else 2.0), 0.0
-    return mixed + f.shared_d_ff * 3.0, f.top_k * (2.0 * d + f.d_ff * (3.0 if f.gated else 2.0))
+        mixed = linear_saves(m)
+    return norm_saves(block, d, operand, scores > 0) + mixed + feed_saves(block.feed, d, operand)
 
 
-def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, *, master: float = 12.0) -> Need:
-    """Count the bytes on the fullest chip of a training plan.
+def _kind(block: Block, d: float, operand: float, scores: float) -> Kind:
+    saves = layer_saves(block, d, operand=operand, scores=scores)
+    feed, mixer = feed_by_place(block.feed, int(d)), mixer_parameters(block.mixer, int(d))
 
-    weights 2 P, gradients 4 P, optimizer 12 P, each over the ranks that its ZeRO stage shards; activations 2 bytes an element
-    of every micro-batch in flight: p of them on the first stage under 1F1B, (1 + (p - 1) / (p v)) p when interleaved;
-    full recompute keeps one input a layer.  `dense` and `experts` are parameters on the rank.
+    def by_setting(place: str) -> np.ndarray:
+        return np.array([sum(s.bytes for s in saves if s.place == place and not s.drop & setting) for setting in SETTINGS.tolist()])
 
-    Holds when gradients accumulate in 32 bit and the loss is computed on one micro-batch at a time.
-    Source: zero-2020, section 3; korthikanti-2022, section 4; megatron-2021, section 2.2.
+    f = block.feed
+    one = f.top_k * (d + 2.0 * f.d_ff) if isinstance(f, Experts) else 2.0 * f.d_ff
+    expert = mlp_parameters(MLP(d_ff=f.d_ff, gated=f.gated), int(d)) if isinstance(f, Experts) else 0
+    dense = mixer + feed.total - feed.routed + block.norms * d
+    return Kind(dense=dense, experts=float(feed.routed), scratch=dense + expert, widest=2.0 * one, split=by_setting("split"),
+                whole=by_setting("whole"), copies=by_setting("copies"))  # fmt: skip
+
+
+def _mean(kinds: list[tuple[int, Kind]]) -> Kind:
+    """Return the mean layer of some; an empty list holds nothing."""
+    total = max(sum(n for n, _ in kinds), 1)
+
+    def mean(name: str) -> float:
+        return reduce(lambda a, b: a + b, (n * getattr(k, name) for n, k in kinds), 0.0 * SETTINGS.astype(float)) / total
+
+    single = {name: float(np.max(mean(name))) for name in ("dense", "experts")}
+    largest = {name: max((getattr(k, name) for _, k in kinds), default=0.0) for name in ("scratch", "widest")}
+    return Kind(**single, **largest, split=np.asarray(mean("split")), whole=np.asarray(mean("whole")), copies=np.asarray(mean("copies")))
+
+
+@cache
+def holds(model: Model, *, operand: float = 2.0, scores: float = 0.0) -> Holds:
+    """Count what a model's layers hold; the dense layers in front of the first expert layer stand apart, since they sit on the first stage."""
+    d = float(model.d_model)
+    kinds = {b: _kind(b, d, operand, scores) for b in {Block(mixer=b.mixer, feed=b.feed, repeat=1, norms=b.norms) for b in model.blocks}}
+    layers = [(b.repeat, kinds[Block(mixer=b.mixer, feed=b.feed, repeat=1, norms=b.norms)]) for b in model.blocks]
+    first = next((i for i, b in enumerate(model.blocks) if isinstance(b.feed, Experts)), 0)
+    count = parameters(model)
+    return Holds(lead=_mean(layers[:first]), body=_mean(layers[first:]), leads=float(sum(n for n, _ in layers[:first])),
+                 bodies=float(sum(n for n, _ in layers[first:])), d_model=d, vocab=float(model.vocab), embedding=float(count.embedding),
+                 head=float(count.head), tied=model.tied, extra=float(model.mtp_layers))  # fmt: skip
+
+
+def in_flight(plan: Degrees, stage: Num, batches: Num) -> Num:
+    """Return how many micro-batches of a whole stage are kept at once on stage `stage` (0 is the first).
+
+    p - i, under interleaving (2 (p - i - 1) + (v - 1) p + 1) / v; at most m.
+
+    Holds when the schedule is 1F1B, or its interleaved form where v > 1.
+    Source: megatron-2021, section 2.2; korthikanti-2022, section 4.2.3 (first stage: 1 + (p - 1) / (p v) times p).
+
+    >>> from chipscale.plan import Plan, degrees
+    >>> float(in_flight(degrees(Plan(pp=8, vpp=4)), 0.0, 64.0))
+    9.75
+    """
+    waiting = plan.pp - stage
+    chunks = (2.0 * (waiting - 1.0) + (plan.vpp - 1.0) * plan.pp + 1.0) / plan.vpp
+    return np.minimum(np.where(plan.vpp > 1.0, chunks, waiting), batches)
+
+
+def sharded(stage: float, plan: Degrees, dense: Num, experts: Num) -> Num:
+    """Return the parameters of a rank whose state of this ZeRO stage (1 optimizer, 2 gradients, 3 weights) is spread over data parallelism.
+
+    dense / (c d) + experts / (t c d / (e e_t)) from that stage on, dense + experts before.
+
+    Holds when every rank holds an equal part.
+    Source: zero-2020, figure 1 (7.5 B parameters, 64 ranks, 2 + 2 + 12 bytes: 120, 31.4, 16.6 and 1.9 GB).
     """
     wide = plan.cp * plan.dp
-    narrow = np.maximum(plan.tp * plan.cp * plan.dp / (plan.ep * plan.etp), 1.0)
+    narrow = np.maximum(plan.tp * wide / (plan.ep * plan.etp), 1.0)
+    return np.where(plan.sharding >= stage, dense / wide + experts / narrow, dense + experts)
 
-    def shared(stage: float) -> Num:
-        return np.where(plan.sharding >= stage, dense / wide + experts / narrow, dense + experts)
 
-    layer = (h.split + h.whole + h.routed) / plan.tp / h.layers
-    kept = np.where(plan.recompute == 2.0, h.d_model / plan.tp, layer)
-    flight = np.where(plan.vpp > 1.0, 1.0 + (plan.pp - 1.0) / (plan.pp * plan.vpp), 1.0) * h.layers
-    live = np.where(plan.recompute == 2.0, layer, 0.0)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One stage of a pipeline: layers of either kind, parameters of the ends, micro-batches kept, and whether the loss stands here."""
+
+    lead: Num
+    body: Num
+    ends: Num
+    flight: Num
+    loss: Num
+
+
+def stages(h: Holds, plan: Degrees, batches: Num) -> tuple[Stage, Stage, Stage]:
+    """Return the stages that may be the fullest: the first, the second and the last.
+
+    n = ceil(L / p) layers; where L does not divide by p the first and the last stage hold one less.
+
+    Holds when dense layers in front fill the first stage; further prediction layers stand on the last.
+    Source: megatron-2021, section 2; deepseek-v3, section 3.2.1.
+    """
+    layers = h.leads + h.bodies
+    n = np.ceil(layers / plan.pp)
+    short = n * plan.pp - layers
+    one, inner = plan.pp == 1.0, plan.pp > 2.0
+    first, last = n - (short >= 2.0), n - (short >= 1.0)
+    front = np.minimum(first, h.leads)
+    back = np.minimum(last, h.bodies)
+    middle = np.minimum(np.maximum(h.leads - first, 0.0), n)
+    embedding, head = h.embedding, h.head or h.embedding * h.tied
+    whole = one * (h.head if not h.tied else 0.0)
+    return (
+        Stage(lead=front, body=first - front + one * h.extra, ends=embedding + whole, flight=in_flight(plan, 0.0, batches), loss=1.0 * one),
+        Stage(lead=inner * middle, body=inner * (n - middle), ends=0.0, flight=in_flight(plan, np.minimum(1.0, plan.pp - 1.0), batches), loss=0.0),
+        Stage(lead=last - back, body=back + h.extra, ends=np.where(one, embedding + whole, head),
+              flight=in_flight(plan, plan.pp - 1.0, batches), loss=1.0),
+    )  # fmt: skip
+
+
+def staged(h: Holds, s: Stage, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Need:
+    """Count the bytes on one stage.
+
+    states (w + g + o) P by ZeRO stage; activations T i (sum of what its layers keep), i micro-batches in flight; buffers the larger of the loss
+    (bytes a logit x T V / t, gradients of the head) and one layer at work, and gathered weights under ZeRO-3.
+
+    Holds when gradients accumulate unsharded through a pipeline, weights are gathered two layers at a time without one and all with one.
+    Source: zero-2020, section 5; korthikanti-2022, section 4; pytorch-fsdp-2023, section 3.
+    """
+    dense = (s.lead * h.lead.dense + s.body * h.body.dense + s.ends) / plan.tp
+    experts = (s.lead * h.lead.experts + s.body * h.body.experts) / (plan.ep * plan.etp)
+    held = dense + experts
+    two = np.minimum(s.ends / plan.tp + 2.0 * (held - s.ends / plan.tp) / np.maximum(s.lead + s.body, 1.0), held)
+    gathered = (plan.sharding >= 3.0) * 2.0 * np.where(plan.pp > 1.0, held, two) * (1.0 - 1.0 / (plan.cp * plan.dp))
+
+    setting = np.asarray(plan.recompute, dtype=np.int64)
+    n = np.maximum(s.lead + s.body, 1.0)
+    full = fully(plan, n)
+    lead, body = h.lead.kept(setting, plan, sp), h.body.kept(setting, plan, sp)
+    entry = 2.0 * h.d_model / sp
+    kept = (1.0 - full) * (s.lead * lead + s.body * body) + full * (s.lead + s.body) * entry
+    whole = np.maximum((s.lead > 0) * h.lead.kept(0 * setting, plan, sp), (s.body > 0) * h.body.kept(0 * setting, plan, sp))
+    again = whole - np.where(full > 0.0, entry, np.maximum((s.lead > 0) * lead, (s.body > 0) * body))
+    widest = np.maximum((s.lead > 0) * h.lead.widest, (s.body > 0) * h.body.widest) / plan.tp + 4.0 * h.d_model
+    work = tokens * (again + widest)
+    loss = tokens * (k.logit * h.vocab / plan.tp * (1.0 + h.extra) + 4.0 * h.d_model) + k.scratch * h.vocab * h.d_model / plan.tp
+    scratch = k.scratch * np.maximum((s.lead > 0) * h.lead.scratch, (s.body > 0) * h.body.scratch) / plan.tp
     return Need(
-        weights=2.0 * shared(3.0) + 4.0 * np.where(plan.sharding == 3.0, (dense + experts) * plan.pp / h.layers, 0.0),
-        gradients=4.0 * shared(2.0),
-        optimizer=master * shared(1.0),
-        activations=2.0 * tokens * (kept * flight + live),
-        ends=6.0 * tokens * h.head / plan.tp * np.where(plan.pp > 1.0, 0.0, 1.0),
+        weights=k.weight * sharded(3.0, plan, dense, experts),
+        gradients=k.gradient * np.where(plan.pp > 1.0, held, sharded(2.0, plan, dense, experts)),
+        optimizer=k.optimizer * (1.0 - k.offload_optimizer) * sharded(1.0, plan, dense, experts),
+        activations=(1.0 - k.offload_activations) * tokens * s.flight * kept,
+        buffers=gathered + scratch + np.maximum(s.loss * loss, work),
+        lost=0.0,
     )
+
+
+def need(h: Holds, plan: Degrees, tokens: Num, batches: Num, keeping: Keeping, sp: Num | None = None) -> Need:
+    """Count the bytes on the fullest chip of a training plan: the stage that holds most.
+
+    max over stages of `staged`, and the share that the allocator reserves beyond it.
+
+    Holds when every rank of a stage holds the same; `tokens` are those of a micro-batch on a context rank, `batches` the micro-batches of a step.
+    Source: korthikanti-2022, section 4; zero-2020, section 5.
+    """
+    split = plan.sp if sp is None else sp
+    found = [staged(h, s, plan, tokens, split, keeping) for s in stages(h, plan, batches)]
+    totals = [f.total for f in found]
+    second, last = totals[1] > totals[0], totals[2] > np.maximum(totals[0], totals[1])
+
+    def fullest(name: str) -> Num:
+        a, b, c = (getattr(f, name) for f in found)
+        return np.where(last, c, np.where(second, b, a))
+
+    lost = keeping.reserved * np.maximum(np.maximum(totals[0], totals[1]), totals[2])
+    return Need(weights=fullest("weights"), gradients=fullest("gradients"), optimizer=fullest("optimizer"), activations=fullest("activations"),
+                buffers=fullest("buffers"), lost=lost)  # fmt: skip

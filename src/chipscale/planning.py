@@ -78,7 +78,8 @@ def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibrati
         vendors[chip.vendor.lower()] = catalog.framework(framework).id
     k = constants(calibration.coefficients(), context(chip, job, precision, vendors))
     problem = Problem(model=catalog.model(job.model), length=float(job.length), batch=float(job.batch), precision=precision)
-    return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k), precision
+    keeping = catalog.framework(vendors.get(chip.vendor.lower(), "unknown")).keeping
+    return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k, keeping), precision
 
 
 def _plans(e: Evaluator, job: Job, stated: str | None, top: int) -> list[Plan]:
