@@ -261,17 +261,29 @@ def in_flight(plan: Degrees, stage: Num, batches: Num) -> Num:
     return np.minimum(np.where(plan.vpp > 1.0, chunks, waiting), batches)
 
 
-def sharded(stage: float, plan: Degrees, dense: Num, experts: Num) -> Num:
-    """Return the parameters of a rank whose state of this ZeRO stage (1 optimizer, 2 gradients, 3 weights) is spread over data parallelism.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shares:
+    """What part of its dense parameters (`dense`) and of its experts (`experts`) a rank keeps of a state that is spread."""
 
-    dense / (c d) + experts / (t c d / (e e_t)) from that stage on, dense + experts before.
+    dense: Num
+    experts: Num
+
+
+def shares(stage: float, plan: Degrees) -> Shares:
+    """Return the part of a state of this ZeRO stage (1 optimizer, 2 gradients, 3 weights) that one rank keeps.
+
+    1 / (c d) and (e e_t) / (t c d) from that stage on, 1 before.
 
     Holds when every rank holds an equal part.
     Source: zero-2020, figure 1 (7.5 B parameters, 64 ranks, 2 + 2 + 12 bytes: 120, 31.4, 16.6 and 1.9 GB).
+
+    >>> from chipscale.plan import Plan, degrees
+    >>> [round(7.5 * sum(w * float(shares(z, degrees(Plan(dp=64, sharding=s))).dense) for z, w in ((3, 2), (2, 2), (1, 12))), 1) for s in range(4)]
+    [120.0, 31.4, 16.6, 1.9]
     """
+    spread = plan.sharding >= stage
     wide = plan.cp * plan.dp
-    narrow = np.maximum(plan.tp * wide / (plan.ep * plan.etp), 1.0)
-    return np.where(plan.sharding >= stage, dense / wide + experts / narrow, dense + experts)
+    return Shares(dense=np.where(spread, 1.0 / wide, 1.0), experts=np.where(spread, np.minimum(plan.ep * plan.etp / (plan.tp * wide), 1.0), 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -311,53 +323,96 @@ def stages(h: Holds, plan: Degrees, batches: Num) -> tuple[Stage, Stage, Stage]:
     )  # fmt: skip
 
 
-def staged(h: Holds, s: Stage, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Need:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Common:
+    """What all stages of a plan have in common: shares of states by ZeRO stage, bytes a token that a layer of either kind keeps, buffers.
+
+    `entry` is the input of a layer, `gathered` bytes for each gathered parameter, `work` the buffers of a layer at work, `loss` those of the loss.
+    """
+
+    weights: Shares
+    gradients: Shares
+    optimizer: Shares
+    gathered: Num
+    lead: Num
+    body: Num
+    entry: Num
+    work: Num
+    loss: Num
+
+
+def common(h: Holds, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Common:
+    """Work out what does not differ between stages.
+
+    work = T (a whole layer - what it keeps + widest gradients / t + 4 d) + s P_layer / t;
+    loss = T (l V (1 + extra) / t + 4 d) + s (V d + P_layer) / t, with l bytes a logit and s of scratch.
+
+    Holds when a layer at work is the larger of both kinds; both gather their input and its gradient over the sequence (4 d).
+    Source: korthikanti-2022, section 4.2; megatron-core, core/tensor_parallel/layers.py.
+    """
+    setting = np.asarray(plan.recompute, dtype=np.int64)
+    lead, body, entry = h.lead.kept(setting, plan, sp), h.body.kept(setting, plan, sp), 2.0 * h.d_model / sp
+    whole = np.maximum(h.lead.kept(0 * setting, plan, sp), h.body.kept(0 * setting, plan, sp))
+    again = whole - np.where(fully(plan, 1.0) > 0.0, entry, np.maximum(lead, body))
+    ends = 4.0 * h.d_model * tokens + k.scratch * max(h.lead.scratch, h.body.scratch) / plan.tp
+    spread, through = shares(2.0, plan), plan.pp > 1.0
+    return Common(
+        weights=shares(3.0, plan),
+        gradients=Shares(dense=np.where(through, 1.0, spread.dense), experts=np.where(through, 1.0, spread.experts)),
+        optimizer=shares(1.0, plan),
+        gathered=2.0 * (plan.sharding >= 3.0) * (1.0 - 1.0 / (plan.cp * plan.dp)),
+        lead=lead,
+        body=body,
+        entry=entry,
+        work=tokens * (again + max(h.lead.widest, h.body.widest) / plan.tp) + ends,
+        loss=(tokens * k.logit * (1.0 + h.extra) + k.scratch * h.d_model) * h.vocab / plan.tp + ends,
+    )
+
+
+def staged(h: Holds, s: Stage, c: Common, plan: Degrees, tokens: Num, k: Keeping) -> Need:
     """Count the bytes on one stage.
 
     states (w + g + o) P by ZeRO stage; activations T i (sum of what its layers keep), i micro-batches in flight; buffers the larger of the loss
-    (bytes a logit x T V / t, gradients of the head) and one layer at work, and gathered weights under ZeRO-3.
+    and a layer at work, and gathered weights under ZeRO-3.
 
     Holds when gradients accumulate unsharded through a pipeline, weights are gathered two layers at a time without one and all with one.
     Source: zero-2020, section 5; korthikanti-2022, section 4; pytorch-fsdp-2023, section 3.
     """
-    dense = (s.lead * h.lead.dense + s.body * h.body.dense + s.ends) / plan.tp
+    ends, n = s.ends / plan.tp, np.maximum(s.lead + s.body, 1.0)
+    dense = (s.lead * h.lead.dense + s.body * h.body.dense) / plan.tp + ends
     experts = (s.lead * h.lead.experts + s.body * h.body.experts) / (plan.ep * plan.etp)
     held = dense + experts
-    two = np.minimum(s.ends / plan.tp + 2.0 * (held - s.ends / plan.tp) / np.maximum(s.lead + s.body, 1.0), held)
-    gathered = (plan.sharding >= 3.0) * 2.0 * np.where(plan.pp > 1.0, held, two) * (1.0 - 1.0 / (plan.cp * plan.dp))
-
-    setting = np.asarray(plan.recompute, dtype=np.int64)
-    n = np.maximum(s.lead + s.body, 1.0)
+    gathered = np.where(plan.pp > 1.0, held, np.minimum(ends + 2.0 / n * (held - ends), held))
     full = fully(plan, n)
-    lead, body = h.lead.kept(setting, plan, sp), h.body.kept(setting, plan, sp)
-    entry = 2.0 * h.d_model / sp
-    kept = (1.0 - full) * (s.lead * lead + s.body * body) + full * (s.lead + s.body) * entry
-    whole = np.maximum((s.lead > 0) * h.lead.kept(0 * setting, plan, sp), (s.body > 0) * h.body.kept(0 * setting, plan, sp))
-    again = whole - np.where(full > 0.0, entry, np.maximum((s.lead > 0) * lead, (s.body > 0) * body))
-    widest = np.maximum((s.lead > 0) * h.lead.widest, (s.body > 0) * h.body.widest) / plan.tp + 4.0 * h.d_model
-    work = tokens * (again + widest)
-    loss = tokens * (k.logit * h.vocab / plan.tp * (1.0 + h.extra) + 4.0 * h.d_model) + k.scratch * h.vocab * h.d_model / plan.tp
-    scratch = k.scratch * np.maximum((s.lead > 0) * h.lead.scratch, (s.body > 0) * h.body.scratch) / plan.tp
+    kept = (1.0 - full) * (s.lead * c.lead + s.body * c.body) + full * n * c.entry
     return Need(
-        weights=k.weight * sharded(3.0, plan, dense, experts),
-        gradients=k.gradient * np.where(plan.pp > 1.0, held, sharded(2.0, plan, dense, experts)),
-        optimizer=k.optimizer * (1.0 - k.offload_optimizer) * sharded(1.0, plan, dense, experts),
+        weights=k.weight * (dense * c.weights.dense + experts * c.weights.experts),
+        gradients=k.gradient * (dense * c.gradients.dense + experts * c.gradients.experts),
+        optimizer=k.optimizer * (1.0 - k.offload_optimizer) * (dense * c.optimizer.dense + experts * c.optimizer.experts),
         activations=(1.0 - k.offload_activations) * tokens * s.flight * kept,
-        buffers=gathered + scratch + np.maximum(s.loss * loss, work),
+        buffers=c.gathered * gathered + np.maximum(s.loss * c.loss, c.work),
         lost=0.0,
     )
 
 
-def need(h: Holds, plan: Degrees, tokens: Num, batches: Num, keeping: Keeping, sp: Num | None = None) -> Need:
-    """Count the bytes on the fullest chip of a training plan: the stage that holds most.
+def by_stage(h: Holds, plan: Degrees, tokens: Num, batches: Num, keeping: Keeping, sp: Num | None = None) -> tuple[Need, ...]:
+    """Return what the first, the second and the last stage hold; `tokens` are those of a micro-batch on a context rank, `batches` those of a step."""
+    c = common(h, plan, tokens, plan.sp if sp is None else sp, keeping)
+    return tuple(staged(h, s, c, plan, tokens, keeping) for s in stages(h, plan, batches))
 
-    max over stages of `staged`, and the share that the allocator reserves beyond it.
 
-    Holds when every rank of a stage holds the same; `tokens` are those of a micro-batch on a context rank, `batches` the micro-batches of a step.
+def peak(found: tuple[Need, ...], keeping: Keeping) -> Num:
+    """Return the bytes of the fullest stage."""
+    first, second, last = (f.total for f in found)
+    return (1.0 + keeping.reserved) * np.maximum(np.maximum(first, second), last)
+
+
+def need(found: tuple[Need, ...], keeping: Keeping) -> Need:
+    """Return by kind what the fullest stage holds, and the share that the allocator reserves beyond it.
+
+    Holds when every rank of a stage holds the same.
     Source: korthikanti-2022, section 4; zero-2020, section 5.
     """
-    split = plan.sp if sp is None else sp
-    found = [staged(h, s, plan, tokens, split, keeping) for s in stages(h, plan, batches)]
     totals = [f.total for f in found]
     second, last = totals[1] > totals[0], totals[2] > np.maximum(totals[0], totals[1])
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from chipscale.cost.hardware import WIDTH
-from chipscale.memory import Need, holds, need
+from chipscale.memory import Need, by_stage, holds, need
 from chipscale.plan import degrees, table
 from chipscale.rows import Measured
 
@@ -16,7 +16,8 @@ def needs(row: Measured) -> Need:
     plan = degrees(table([g.plan for g in row.guesses]))
     held = holds(row.model, operand=min(2.0, max(1.0, WIDTH[row.precision])), scores=0.0 if row.fused else row.length)
     sp = plan.tp if row.sequence_parallel else 1.0 + 0.0 * plan.tp
-    return need(held, plan, plan.micro_batch * row.length / plan.cp, np.ceil(row.batch / (plan.dp * plan.micro_batch)), row.keeping, sp)
+    batches = np.ceil(row.batch / (plan.dp * plan.micro_batch))
+    return need(by_stage(held, plan, plan.micro_batch * row.length / plan.cp, batches, row.keeping, sp), row.keeping)
 
 
 def predicted(row: Measured) -> float:

@@ -14,7 +14,7 @@ from chipscale.evidence import EvidenceError
 from chipscale.facts.framework import Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.graph import Shard, build
-from chipscale.memory import RESERVED, Holds, Need, holds, need
+from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
 from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees
 from chipscale.simulators.closed_form import simulate, times
 from chipscale.step import Sizes, Step, Times, sizes
@@ -109,8 +109,12 @@ class Evaluator:
 
     def need(self, plan: Degrees) -> Need:
         """Return what the fullest chip holds."""
+        return need(self.by_stage(plan), self.keeping)
+
+    def by_stage(self, plan: Degrees) -> tuple[Need, ...]:
+        """Return what the stages hold that may be the fullest."""
         tokens = plan.micro_batch * self.problem.length / plan.cp
-        return need(self.holds, plan, tokens, self.problem.batch / (plan.dp * plan.micro_batch), self.keeping)
+        return by_stage(self.holds, plan, tokens, self.problem.batch / (plan.dp * plan.micro_batch), self.keeping)
 
     def evaluate(self, plans: PlanTable) -> Evaluated:
         """Return seconds and bytes of every row."""
@@ -124,7 +128,7 @@ class Evaluator:
             plan = degrees(plans.take(part))
             t = Times(**{name: values[inverse[part]] for name, values in flat.items()})
             seconds[part] = simulate(t, self.sizes, plan, self.hardware, self.constants).seconds
-            held[part] = self.need(plan).total
+            held[part] = peak(self.by_stage(plan), self.keeping)
         return Evaluated(seconds=seconds, bytes=held)
 
 

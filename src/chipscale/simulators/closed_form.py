@@ -26,7 +26,7 @@ def _shares() -> np.ndarray:
     return np.array([np.minimum(sum((np.array(each.get(m, none)) for i, m in enumerate(MODULES) if s >> i & 1), np.zeros(6)), 1.0) for s in settings])
 
 
-SHARES = _shares()
+SHARES = np.ascontiguousarray(_shares().T)
 
 
 def times(graph: Graph, hardware: Hardware, constants: Constants) -> Times:
@@ -53,10 +53,10 @@ def recompute_seconds(t: Times, size: Sizes, plan: Degrees) -> Num:
     Source: korthikanti-2022, section 5.
     """
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
-    part = SHARES[np.asarray(plan.recompute, dtype=np.int64)]
+    setting = np.asarray(plan.recompute, dtype=np.int64)
+    core, up, mlp, products, routed, passes = (share[setting] for share in SHARES)
     gemm, experts, elementwise = t.gemm / 3.0, t.experts / 3.0, t.elementwise / 2.6
-    modules = (part[..., 0] * t.core + (part[..., 1] * size.up_share + part[..., 2] * size.mlp_share + part[..., 3]) * gemm
-               + part[..., 4] * experts + part[..., 5] * elementwise)  # fmt: skip
+    modules = core * t.core + (up * size.up_share + mlp * size.mlp_share + products) * gemm + routed * experts + passes * elementwise
     return full * t.forward + (1.0 - full) * np.minimum(modules, t.forward)
 
 
