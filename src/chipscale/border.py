@@ -135,6 +135,7 @@ class FrameworkFile(_Border):
     reserved: float = Field(default=0, ge=0, lt=1, strict=False)
     offload_optimizer: float = Field(default=0, ge=0, le=1, strict=False)
     offload_activations: float = Field(default=0, ge=0, le=1, strict=False)
+    variants: dict[str, dict[Literal["weight", "gradient", "optimizer", "logit", "scratch", "reserved"], float]] = {}
     since: dict[Literal["tp_overlap"], Year] = {}
     source: str
     date: str

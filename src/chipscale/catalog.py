@@ -271,8 +271,9 @@ class Catalog:
             raise EvidenceError(f"{path}: field recompute: weights sum to {sum(f.recompute.values()):g}; make them sum to 1")
         keeping = Keeping(weight=f.weight_bytes, gradient=f.gradient_bytes, optimizer=f.master_bytes, logit=f.logit_bytes, scratch=f.scratch_bytes,
                           reserved=f.reserved, offload_optimizer=f.offload_optimizer, offload_activations=f.offload_activations)  # fmt: skip
+        variants = tuple((name.lower(), replace(keeping, **dict(changes.items()))) for name, changes in f.variants.items())
         return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()),
-                         selective=tuple(f.selective), keeping=keeping, since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
+                         selective=tuple(f.selective), keeping=keeping, variants=variants, since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
 
     def framework_matching(self, stated: str) -> Framework:
         """Return the framework that a stated name names, else the unknown one.

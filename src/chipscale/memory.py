@@ -209,7 +209,7 @@ def _kind(block: Block, d: float, operand: float, scores: float) -> Kind:
     feed, mixer = feed_by_place(block.feed, int(d)), mixer_parameters(block.mixer, int(d))
 
     def by_setting(place: str) -> np.ndarray:
-        return np.array([sum(s.bytes for s in saves if s.place == place and not s.drop & setting) for setting in SETTINGS.tolist()])
+        return sum((s.bytes * ((SETTINGS & s.drop) == 0) for s in saves if s.place == place), np.zeros(len(SETTINGS)))
 
     f = block.feed
     one = f.top_k * (d + 2.0 * f.d_ff) if isinstance(f, Experts) else 2.0 * f.d_ff

@@ -162,6 +162,8 @@ def _recomputes(row: Row, framework: Framework, layers: int, assumed: list[str])
 
 def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
     stated = row.get("sharding", "").lower()
+    if stated == "none" and "fsdp" in row.get("sharding_as_stated", "").lower():  # says that weights are whole, not that the optimizer is
+        stated = ""
     if stated in SHARDING:
         return SHARDING.index(stated)
     assumed.append(f"sharding {framework.sharding}")
@@ -286,7 +288,7 @@ def understand(row: Row, catalog: Catalog) -> Measured:
     fused = not re.search(r"without flash|flash attention false|flash attention n/a|no flash", notes_text)
     return Measured(key=key, labels={**labels, "size": size_label(model)}, seconds=seconds, clean=clean, model=model, guesses=tuple(guesses), hardware=hw,
                     contexts=contexts, length=number(row, "seq_len") or 0.0, batch=float(batch), precision=precision, fused=fused,
-                    sequence_parallel=row.get("sp", "").lower() not in ("no", "false"), keeping=framework.keeping,
+                    sequence_parallel=row.get("sp", "").lower() not in ("no", "false"), keeping=framework.keeping_of(row.get("framework", "")),
                     peak_bytes=(number(row, "peak_memory_gib") or math.nan) * GIBI,
                     assumed=tuple(dict.fromkeys(assumed)))  # fmt: skip
 

@@ -30,6 +30,7 @@ class Framework:
 
     `matches` are lower-case substrings of a framework's stated name. `recompute` weighs the settings that a
     row without a stated recompute may have used; they sum to 1. `selective` names what its selective recompute drops (`plan.MODULES`).
+    `variants` are lower-case substrings of a stated name under which the framework holds its state otherwise.
     `since` is the year in which a feature first shipped: an older result cannot have used it.
     """
 
@@ -40,6 +41,11 @@ class Framework:
     recompute: tuple[tuple[str, float], ...]
     selective: tuple[str, ...]
     keeping: Keeping
+    variants: tuple[tuple[str, Keeping], ...]
     since: tuple[tuple[str, int], ...]
     source: str
     date: str
+
+    def keeping_of(self, stated: str) -> Keeping:
+        """Return how a version of the framework, as a row names it, holds its state."""
+        return next((keeping for name, keeping in self.variants if name in stated.lower()), self.keeping)
