@@ -1,24 +1,23 @@
-"""What each chip must hold: weights, gradients, optimizer, activations by operator, buffers."""
+"""What each chip must hold: weights, gradients, optimizer, activations by stage, buffers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache, reduce
-from typing import Literal
+from functools import cache
 
 import numpy as np
 
+from chipscale.activations import layer_saves
 from chipscale.facts.framework import Keeping
-from chipscale.facts.model import MLP, Attention, Block, Experts, LatentAttention, LinearAttention, Model
+from chipscale.facts.model import MLP, Block, Experts, Model
 from chipscale.facts.parameters import feed_by_place, mixer_parameters, mlp_parameters, parameters
 from chipscale.ops.work import Num
-from chipscale.plan import MODULES, Degrees, bits, fully
+from chipscale.plan import MODULES, Degrees, fully
 
 #: share of a chip's memory that a plan cannot fill: what the allocator reserves beyond what is allocated (3 to 7 %, median 4 %, of
 #: 19 plans of simumax-b200), contexts of the runtime and of collectives (assumed 2 %)
 RESERVED = 0.06
 
-CORE, FULL, UP, NORM, MLP_, ACT, MOE, SHARED, OP = (1 << i for i in range(len(MODULES)))
 SETTINGS = np.arange(1 << len(MODULES))
 
 
@@ -42,19 +41,6 @@ class Need:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Saved:
-    """One tensor that a layer keeps for its backward pass: bytes a token, the ranks that divide it, and the settings that drop it.
-
-    `split` is divided by tensor parallelism, `whole` by sequence parallelism, `copies` are tokens sent to experts. `drop` has bits of `plan.MODULES`.
-    """
-
-    name: str
-    bytes: float
-    place: Literal["split", "whole", "copies"]
-    drop: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Kind:
     """One kind of layer: its parameters, and bytes a token by place for every recompute setting (arrays that a setting indexes).
 
@@ -71,7 +57,8 @@ class Kind:
 
     def kept(self, setting: np.ndarray, plan: Degrees, sp: Num) -> Num:
         """Return bytes a token that one layer keeps under a setting."""
-        return (self.split[setting] + self.copies[setting] * plan.etp) / plan.tp + self.whole[setting] / sp
+        kept: Num = (self.split[setting] + self.copies[setting] * plan.etp) / plan.tp + self.whole[setting] / sp
+        return kept
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,120 +75,6 @@ class Holds:
     head: float
     tied: bool
     extra: float
-
-
-def norm_saves(block: Block, d: float, operand: float, dropout: bool) -> list[Saved]:
-    """List what norms, residual sums and hidden dropout keep: each norm its input and its output, which is the next product's operand.
-
-    >>> sum(s.bytes for s in norm_saves(Block(mixer=Attention(heads=1, kv_heads=1, head_dim=1, v_head_dim=1), feed=MLP(d_ff=1), repeat=1), 1.0, 2.0, True))
-    10.0
-    """
-    masks = [Saved(name="dropout masks", bytes=2.0 * d, place="whole")] if dropout else []
-    return [
-        Saved(name="layer input", bytes=2.0 * d, place="whole"),
-        Saved(name="middle", bytes=2.0 * d, place="whole", drop=OP),
-        Saved(name="normed", bytes=2.0 * operand * d, place="whole", drop=NORM | OP),
-        Saved(name="further norms", bytes=2.0 * d * max(block.norms - 2, 0), place="whole", drop=NORM | OP),
-        *masks,
-    ]
-
-
-def attention_saves(m: Attention, operand: float, scores: float) -> list[Saved]:
-    """List what grouped attention keeps: query, key, value, output, and a row statistic (fused) or the scores (5 bytes each).
-
-    Holds when a fused kernel keeps one 32-bit number a token and head; unfused, softmax and dropout keep 2 + 2 bytes and a mask a score.
-    Source: korthikanti-2022, section 4.1; flashattention-2, section 3.1.
-    """
-    query, key, value, out = m.heads * m.head_dim, m.kv_heads * m.head_dim, m.kv_heads * m.v_head_dim, m.heads * m.v_head_dim
-    return [
-        Saved(name="query", bytes=2.0 * query * (2 if m.gated else 1), place="split"),
-        Saved(name="key", bytes=2.0 * key, place="split", drop=OP),
-        Saved(name="value", bytes=2.0 * value, place="split"),
-        Saved(name="before norm", bytes=2.0 * (query + key) * m.qk_norm, place="split", drop=NORM | OP),
-        Saved(name="scores", bytes=m.heads * (5.0 * scores or 4.0), place="split", drop=CORE),
-        Saved(name="output", bytes=2.0 * out, place="split"),
-        Saved(name="output operand", bytes=operand * out * (m.gated or operand < 2), place="split", drop=OP),
-    ]
-
-
-def latent_saves(m: LatentAttention, operand: float, scores: float) -> list[Saved]:
-    """List what multi-head latent attention keeps: latents before and after their norms, full query, key and value, and the output.
-
-    Holds when up-projections are not absorbed; recomputing them (`mla_up_proj`) drops query, key and value.
-    Source: deepseek-v3, section 3.2.3; megatron-core, transformer/multi_latent_attention.py.
-    """
-    qk = m.heads * (m.nope_dim + m.rope_dim)
-    out = m.heads * m.v_head_dim
-    return [
-        Saved(name="latents", bytes=2.0 * (m.q_rank + m.kv_rank + m.rope_dim), place="whole"),
-        Saved(name="normed latents", bytes=operand * (m.q_rank + m.kv_rank), place="whole", drop=UP | NORM | OP),
-        Saved(name="query, key and value", bytes=2.0 * (2 * qk + out), place="split", drop=UP | OP),
-        Saved(name="scores", bytes=m.heads * (5.0 * scores or 4.0), place="split", drop=CORE),
-        Saved(name="output", bytes=2.0 * out, place="split"),
-        Saved(name="output operand", bytes=operand * out * (operand < 2), place="split", drop=OP),
-    ]
-
-
-def linear_saves(m: LinearAttention) -> list[Saved]:
-    """List what a gated delta-rule layer keeps: the projections, the convolved query, key and value, and the gated output.
-
-    Holds when states between chunks are computed again.
-    Source: gated-deltanet, section 3.3.
-    """
-    keys, values = 2.0 * m.key_heads * m.key_dim, 1.0 * m.value_heads * m.value_dim
-    return [
-        Saved(name="projections", bytes=2.0 * (keys + 2 * values), place="split"),
-        Saved(name="convolved", bytes=2.0 * (keys + values), place="split", drop=CORE | OP),
-        Saved(name="output", bytes=2.0 * values, place="split"),
-        Saved(name="gated output", bytes=2.0 * values, place="split", drop=NORM | OP),
-    ]
-
-
-def mlp_saves(d_ff: float, gated: bool, operand: float, drop: int) -> list[Saved]:
-    """List what a feed-forward keeps behind its input: the up-projection, in both halves where gated, and the activation's output."""
-    return [
-        Saved(name="up", bytes=2.0 * d_ff, place="split", drop=drop),
-        Saved(name="gate", bytes=2.0 * d_ff * gated, place="split", drop=drop | OP),
-        Saved(name="activation", bytes=operand * d_ff, place="split", drop=drop | ACT | OP),
-    ]
-
-
-def feed_saves(feed: MLP | Experts, d: float, operand: float) -> list[Saved]:
-    """List what a feed-forward layer keeps; experts keep one copy of a token for each expert it is sent to, and the router's scores in 32 bit.
-
-    Holds when routing is balanced, nothing is dropped, and the router's weight is applied inside the expert.
-    Source: megatron-core, transformer/moe/README.md; deepseek-v3, section 3.2.3.
-    """
-    if isinstance(feed, MLP):
-        return mlp_saves(feed.d_ff, feed.gated, operand, MLP_)
-    return [
-        Saved(name="router", bytes=8.0 * feed.count, place="whole", drop=MOE),
-        Saved(name="copies", bytes=operand * feed.top_k * d, place="copies", drop=MOE),
-        *mlp_saves(feed.top_k * feed.d_ff, feed.gated, operand, MOE),
-        *mlp_saves(feed.shared_d_ff, feed.gated, operand, MOE | SHARED),
-    ]
-
-
-def layer_saves(block: Block, d: float, *, operand: float = 2.0, scores: float = 0.0) -> list[Saved]:
-    """List every tensor that one layer keeps for the backward pass; `scores` is the sequence length where attention is not fused, else 0.
-
-    s b h (34 + 5 a s / h) bytes without a fused kernel.
-
-    Holds when dropout belongs to unfused attention; 16-bit activations, `operand` bytes where the operand of a product is kept narrower.
-    Source: korthikanti-2022, equation 1 (5 a s / h = 80 for GPT-3 175B: recomputing the core saves 70 %).
-
-    >>> gpt3 = Block(mixer=Attention(heads=96, kv_heads=96, head_dim=128, v_head_dim=128), feed=MLP(d_ff=4 * 12288, gated=False), repeat=96)
-    >>> sum(s.bytes for s in layer_saves(gpt3, 12288.0, scores=2048.0)) / 12288
-    114.0
-    """
-    m = block.mixer
-    if isinstance(m, Attention):
-        mixed = attention_saves(m, operand, scores)
-    elif isinstance(m, LatentAttention):
-        mixed = latent_saves(m, operand, scores)
-    else:
-        mixed = linear_saves(m)
-    return norm_saves(block, d, operand, scores > 0) + mixed + feed_saves(block.feed, d, operand)
 
 
 def _kind(block: Block, d: float, operand: float, scores: float) -> Kind:
@@ -223,12 +96,12 @@ def _mean(kinds: list[tuple[int, Kind]]) -> Kind:
     """Return the mean layer of some; an empty list holds nothing."""
     total = max(sum(n for n, _ in kinds), 1)
 
-    def mean(name: str) -> float:
-        return reduce(lambda a, b: a + b, (n * getattr(k, name) for n, k in kinds), 0.0 * SETTINGS.astype(float)) / total
+    def mean(name: str) -> np.ndarray:
+        return sum((n * np.asarray(getattr(k, name)) for n, k in kinds), np.zeros(len(SETTINGS))) / total
 
-    single = {name: float(np.max(mean(name))) for name in ("dense", "experts")}
+    single = {name: float(mean(name)[0]) for name in ("dense", "experts")}
     largest = {name: max((getattr(k, name) for _, k in kinds), default=0.0) for name in ("scratch", "widest")}
-    return Kind(**single, **largest, split=np.asarray(mean("split")), whole=np.asarray(mean("whole")), copies=np.asarray(mean("copies")))
+    return Kind(**single, **largest, split=mean("split"), whole=mean("whole"), copies=mean("copies"))
 
 
 @cache
@@ -308,7 +181,7 @@ def stages(h: Holds, plan: Degrees, batches: Num) -> tuple[Stage, Stage, Stage]:
     layers = h.leads + h.bodies
     n = np.ceil(layers / plan.pp)
     short = n * plan.pp - layers
-    one, inner = plan.pp == 1.0, plan.pp > 2.0
+    one, inner = np.where(plan.pp == 1.0, 1.0, 0.0), np.where(plan.pp > 2.0, 1.0, 0.0)
     first, last = n - (short >= 2.0), n - (short >= 1.0)
     front = np.minimum(first, h.leads)
     back = np.minimum(last, h.bodies)
@@ -316,9 +189,9 @@ def stages(h: Holds, plan: Degrees, batches: Num) -> tuple[Stage, Stage, Stage]:
     embedding, head = h.embedding, h.head or h.embedding * h.tied
     whole = one * (h.head if not h.tied else 0.0)
     return (
-        Stage(lead=front, body=first - front + one * h.extra, ends=embedding + whole, flight=in_flight(plan, 0.0, batches), loss=1.0 * one),
+        Stage(lead=front, body=first - front + one * h.extra, ends=embedding + whole, flight=in_flight(plan, 0.0, batches), loss=one),
         Stage(lead=inner * middle, body=inner * (n - middle), ends=0.0, flight=in_flight(plan, np.minimum(1.0, plan.pp - 1.0), batches), loss=0.0),
-        Stage(lead=last - back, body=back + h.extra, ends=np.where(one, embedding + whole, head),
+        Stage(lead=last - back, body=back + h.extra, ends=np.where(one > 0.0, embedding + whole, head),
               flight=in_flight(plan, plan.pp - 1.0, batches), loss=1.0),
     )  # fmt: skip
 
@@ -404,7 +277,8 @@ def by_stage(h: Holds, plan: Degrees, tokens: Num, batches: Num, keeping: Keepin
 def peak(found: tuple[Need, ...], keeping: Keeping) -> Num:
     """Return the bytes of the fullest stage."""
     first, second, last = (f.total for f in found)
-    return (1.0 + keeping.reserved) * np.maximum(np.maximum(first, second), last)
+    total: Num = (1.0 + keeping.reserved) * np.maximum(np.maximum(first, second), last)
+    return total
 
 
 def need(found: tuple[Need, ...], keeping: Keeping) -> Need:
@@ -418,8 +292,9 @@ def need(found: tuple[Need, ...], keeping: Keeping) -> Need:
 
     def fullest(name: str) -> Num:
         a, b, c = (getattr(f, name) for f in found)
-        return np.where(last, c, np.where(second, b, a))
+        largest: Num = np.where(last, c, np.where(second, b, a))
+        return largest
 
-    lost = keeping.reserved * np.maximum(np.maximum(totals[0], totals[1]), totals[2])
+    lost: Num = keeping.reserved * np.maximum(np.maximum(totals[0], totals[1]), totals[2])
     return Need(weights=fullest("weights"), gradients=fullest("gradients"), optimizer=fullest("optimizer"), activations=fullest("activations"),
                 buffers=fullest("buffers"), lost=lost)  # fmt: skip

@@ -20,7 +20,7 @@ def needs(row: Measured) -> Need:
     return need(by_stage(held, plan, plan.micro_batch * row.length / plan.cp, batches, row.keeping, sp), row.keeping)
 
 
-def predicted(row: Measured) -> float:
+def peak_memory(row: Measured) -> float:
     """Return a row's peak memory (B): the median over its guesses, each with its weight.
 
     Holds when the settings that a row leaves blank do not depend on whether they fit.

@@ -44,7 +44,9 @@ class Plan:
             if getattr(self, name) < 1:
                 raise EvidenceError(f"plan: {name}={getattr(self, name)} must be at least 1")
         if not (0 <= self.sharding < 4 and 0 <= self.recompute < 1 << len(MODULES) and self.recompute_layers >= 0):
-            raise EvidenceError(f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)} or modules, recompute_layers at least 0")
+            raise EvidenceError(
+                f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)} or modules, recompute_layers at least 0"
+            )
         if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
             raise EvidenceError(
                 f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}; choose other degrees"
@@ -76,7 +78,9 @@ def bits(text: str) -> int:
     parts = text.split("+")
     unknown = [p for p in parts if p not in MODULES]
     if unknown:
-        raise EvidenceError(f"recompute={text!r}: {unknown[0]!r} is not one of {', '.join(RECOMPUTE)}, or of {', '.join(MODULES)} joined by +; correct it")
+        raise EvidenceError(
+            f"recompute={text!r}: {unknown[0]!r} is not one of {', '.join(RECOMPUTE)}, or of {', '.join(MODULES)} joined by +; correct it"
+        )
     return sum(1 << MODULES.index(p) for p in set(parts))
 
 

@@ -19,7 +19,7 @@ from chipscale.cost.hardware import WIDTH, Hardware, hardware
 from chipscale.csvfile import ABOVE_ZERO, Row, name_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
-from chipscale.facts.framework import Framework, Keeping
+from chipscale.facts.framework import MIXED, Framework, Keeping
 from chipscale.facts.model import Model
 from chipscale.facts.model_rows import from_row
 from chipscale.plan import MODULES, RECOMPUTE, SHARDING, Plan, bits
@@ -59,7 +59,7 @@ class Measured:
     precision: str = "bf16"
     fused: bool = True
     sequence_parallel: bool = True
-    keeping: Keeping = Keeping()
+    keeping: Keeping = MIXED
     peak_bytes: float = math.nan
     assumed: tuple[str, ...] = ()
 

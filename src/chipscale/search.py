@@ -11,7 +11,7 @@ import numpy as np
 from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import WIDTH, Hardware
 from chipscale.evidence import EvidenceError
-from chipscale.facts.framework import Keeping
+from chipscale.facts.framework import MIXED, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
@@ -142,10 +142,10 @@ def _unique(plans: PlanTable) -> tuple[PlanTable, Ints]:
     return plans.take(first), inverse
 
 
-def evaluator(problem: Problem, hardware: Hardware, constants: Constants, keeping: Keeping | None = None) -> Evaluator:
+def evaluator(problem: Problem, hardware: Hardware, constants: Constants, keeping: Keeping = MIXED) -> Evaluator:
     """Prepare the evaluation of one problem; without `keeping` mixed precision of 2 + 4 + 12 bytes a parameter."""
     graph = build(problem.model, Shard(length=problem.length, tokens=problem.length))
-    return Evaluator(problem=problem, hardware=hardware, constants=constants, keeping=keeping or Keeping(),
+    return Evaluator(problem=problem, hardware=hardware, constants=constants, keeping=keeping,
                      holds=holds(problem.model, operand=min(2.0, max(1.0, WIDTH[problem.precision]))),
                      sizes=sizes(problem.model, graph, length=problem.length, batch=problem.batch))  # fmt: skip
 

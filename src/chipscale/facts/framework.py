@@ -24,6 +24,10 @@ class Keeping:
     offload_activations: float = 0.0
 
 
+#: 16-bit weights, 32-bit gradients, master copy and moments
+MIXED = Keeping()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Framework:
     """A training framework: how it is recognised in a measured row, and what it does by default.

@@ -57,7 +57,8 @@ def recompute_seconds(t: Times, size: Sizes, plan: Degrees) -> Num:
     core, up, mlp, products, routed, passes = (share[setting] for share in SHARES)
     gemm, experts, elementwise = t.gemm / 3.0, t.experts / 3.0, t.elementwise / 2.6
     modules = core * t.core + (up * size.up_share + mlp * size.mlp_share + products) * gemm + routed * experts + passes * elementwise
-    return full * t.forward + (1.0 - full) * np.minimum(modules, t.forward)
+    again: Num = full * t.forward + (1.0 - full) * np.minimum(modules, t.forward)
+    return again
 
 
 def tensor_seconds(size: Sizes, plan: Degrees, tokens: Num, passes: Num, hardware: Hardware, constants: Constants) -> Num:
