@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -111,7 +112,7 @@ plans = st.builds(
 @given(st.sampled_from(NAMES), plans)
 def test_sharding_more_never_needs_more(name: str, plan: Plan) -> None:
     held = [total(name, replace(plan, sharding=s)) for s in range(4)]
-    assert all(b <= a * (1 + 1e-12) for a, b in zip(held, held[1:], strict=False))
+    assert all(b <= a * (1 + 1e-12) for a, b in pairwise(held))
 
 
 @settings(max_examples=80, deadline=None)

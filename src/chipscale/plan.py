@@ -79,7 +79,7 @@ def bits(text: str) -> int:
     unknown = [p for p in parts if p not in MODULES]
     if unknown:
         raise EvidenceError(
-            f"recompute={text!r}: {unknown[0]!r} is not one of {', '.join(RECOMPUTE)}, or of {', '.join(MODULES)} joined by +; correct it"
+            f"plan: recompute={text!r}: {unknown[0]!r} is not one of {', '.join(RECOMPUTE)}, or of {', '.join(MODULES)} joined by +; correct it"
         )
     return sum(1 << MODULES.index(p) for p in set(parts))
 
