@@ -17,10 +17,13 @@ from chipscale.step import Sizes, Step, Times
 
 
 def _shares() -> np.ndarray:
-    """Tell for each recompute setting what of forward work runs again: core, up-projections, dense MLPs, all products, experts, elementwise."""
+    """Tell for each recompute setting what of forward work runs again: core, up-projections, dense MLPs, all products, experts, elementwise.
+
+    Of the seven products of a Llama layer `op` runs key, output and gate again, 37 % of their FLOP in Llama 3 8B.
+    """
     each = {"core_attn": (1.0, 0.0, 0.0, 0.0, 0.0, 0.0), "mla_up_proj": (0.0, 1.0, 0.0, 0.0, 0.0, 0.0), "layernorm": (0.0, 0.0, 0.0, 0.0, 0.0, 0.25),
             "mlp": (0.0, 0.0, 1.0, 0.0, 0.0, 0.0), "moe_act": (0.0, 0.0, 0.0, 0.0, 0.0, 0.25), "moe": (0.0, 0.0, 0.0, 0.0, 1.0, 0.0),
-            "op": (0.0, 0.0, 0.0, 0.5, 0.5, 1.0)}  # fmt: skip
+            "op": (0.0, 0.0, 0.0, 0.37, 0.37, 1.0)}  # fmt: skip
     none = (0.0,) * 6
     settings = range(1 << len(MODULES))
     return np.array([np.minimum(sum((np.array(each.get(m, none)) for i, m in enumerate(MODULES) if s >> i & 1), np.zeros(6)), 1.0) for s in settings])
