@@ -29,7 +29,7 @@ JOB = """id = "my-job"\ntitle = "t"\nphase = "train"\nmodel = "meta-llama/Meta-L
 tokens = "1T"\nprecisions = ["bf16"]
 """
 FRAMEWORK = """id = "my-framework"\nname = "f"\nmatches = ["my framework"]\nsharding = "zero1"\nmaster_bytes = 12\ngradient_bytes = 4
-overlaps = []\nsource = "mine"\ndate = "2026"\n[since]\ntp_overlap = 2023\n[recompute]\nnone = 1.0
+source = "mine"\ndate = "2026"\n[since]\ntp_overlap = 2023\n[recompute]\nnone = 1.0
 """
 SOURCE = '[mine]\nwhere = "my bench"\nkind = "measured"\ndate = "2026-11"\n'
 

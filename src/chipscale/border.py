@@ -126,9 +126,16 @@ class FrameworkFile(_Border):
     matches: list[str]
     sharding: Literal["none", "zero1", "zero2", "zero3"]
     recompute: dict[Literal["none", "selective", "full"], Share]
-    master_bytes: float = Field(gt=0, le=64, strict=False)
+    selective: list[Literal["core_attn", "mla_up_proj", "layernorm", "mlp", "moe_act", "moe", "shared_experts", "op"]] = ["core_attn"]
+    weight_bytes: float = Field(default=2, gt=0, le=64, strict=False)
     gradient_bytes: float = Field(gt=0, le=64, strict=False)
-    overlaps: list[str]
+    master_bytes: float = Field(gt=0, le=64, strict=False)
+    logit_bytes: float = Field(default=2, gt=0, le=64, strict=False)
+    scratch_bytes: float = Field(default=2, ge=0, le=64, strict=False)
+    reserved: float = Field(default=0, ge=0, lt=1, strict=False)
+    offload_optimizer: float = Field(default=0, ge=0, le=1, strict=False)
+    offload_activations: float = Field(default=0, ge=0, le=1, strict=False)
+    variants: dict[str, dict[Literal["weight", "gradient", "optimizer", "logit", "scratch", "reserved"], float]] = {}
     lacks: list[Literal["native_attention", "expert_tp"]] = []
     since: dict[Literal["tp_overlap", "native_attention", "expert_tp"], Year] = {}
     source: str

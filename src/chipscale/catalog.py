@@ -31,7 +31,7 @@ from chipscale.facts.architecture import ARCHITECTURE_QUANTITIES, Architecture
 from chipscale.facts.chip import PRECISIONS, QUANTITIES, Chip
 from chipscale.facts.cluster import Cluster, Tier
 from chipscale.facts.config_json import read_file
-from chipscale.facts.framework import Framework
+from chipscale.facts.framework import Framework, Keeping
 from chipscale.facts.job import Job
 from chipscale.facts.model import Model
 from chipscale.units import parse, show
@@ -274,8 +274,11 @@ class Catalog:
         named(f.id, path)
         if abs(sum(f.recompute.values()) - 1) > 1e-9:
             raise EvidenceError(f"{path}: field recompute: weights sum to {sum(f.recompute.values()):g}; make them sum to 1")
-        return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()), master_bytes=f.master_bytes,
-                         gradient_bytes=f.gradient_bytes, overlaps=tuple(f.overlaps), lacks=tuple(f.lacks), since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
+        keeping = Keeping(weight=f.weight_bytes, gradient=f.gradient_bytes, optimizer=f.master_bytes, logit=f.logit_bytes, scratch=f.scratch_bytes,
+                          reserved=f.reserved, offload_optimizer=f.offload_optimizer, offload_activations=f.offload_activations)  # fmt: skip
+        variants = tuple((name.lower(), replace(keeping, **dict(changes.items()))) for name, changes in f.variants.items())
+        return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()),
+                         selective=tuple(f.selective), keeping=keeping, variants=variants, lacks=tuple(f.lacks), since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
 
     def framework_matching(self, stated: str) -> Framework:
         """Return the framework that a stated name names, else the unknown one.

@@ -356,7 +356,7 @@ def validate(
     for path, option in ((json_out, "--json"), (write_to, "--write")):
         if path and (path.is_dir() or not path.parent.is_dir()):
             write(path, "", option)  # says what is wrong before the work is done
-    from chipscale.report.accuracy import contract, markdown, screen
+    from chipscale.report.accuracy import contract, markdown, memory_markdown, screen
     from chipscale.report.jsonable import to_json
 
     known = _catalog(catalog)
@@ -364,7 +364,7 @@ def validate(
     if kind is Kind.OPERATORS:
         result = _operators(file, tier, out, calibrate_points, known)
     else:
-        from chipscale.validate import everything, training
+        from chipscale.validate import everything, peaks, training
 
         if tier:
             raise EvidenceError(f"--tier {tier.value}: only operators have tiers; leave it out")
@@ -372,8 +372,9 @@ def validate(
     if json_out:
         write(json_out, to_json(contract(result)) + "\n", "--json")
     if write_to:
-        whole = [result] if kind is Kind.OPERATORS or file or leave_out or calibrate_points else [result, *everything(known)]
-        write(write_to, HEADING + "\n".join(markdown(part) for part in whole), "--write")
+        alone = kind is Kind.OPERATORS or file or leave_out or calibrate_points
+        parts = [markdown(part) for part in ([result] if alone else [result, *everything(known)])]
+        write(write_to, HEADING + "\n".join(parts if alone else [*parts, memory_markdown(peaks(known))]), "--write")
     show(screen(result))
 
 

@@ -14,14 +14,17 @@ from chipscale.ops.work import Num
 Ints = npt.NDArray[np.int64]
 SHARDING = ("none", "zero1", "zero2", "zero3")
 RECOMPUTE = ("none", "selective", "full")
+#: what recomputing drops, bit by bit: 1 is "selective", 2 "full"; `op` keeps every second product and attention's output
+MODULES = ("core_attn", "full", "mla_up_proj", "layernorm", "mlp", "moe_act", "moe", "shared_experts", "op")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One way to spread a training step over chips.
 
-    tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` and `recompute` are positions in
-    `SHARDING` and `RECOMPUTE`; `vpp` is the number of model chunks a stage (interleaving).
+    tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `recompute` has a bit for each
+    of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
+    that is not 0; `vpp` is the number of model chunks a stage (interleaving).
     """
 
     tp: int = 1
@@ -34,13 +37,16 @@ class Plan:
     micro_batch: int = 1
     sharding: int = 1
     recompute: int = 0
+    recompute_layers: int = 0
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"):
             if getattr(self, name) < 1:
                 raise EvidenceError(f"plan: {name}={getattr(self, name)} must be at least 1")
-        if not (0 <= self.sharding < 4 and 0 <= self.recompute < 3):
-            raise EvidenceError(f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)}")
+        if not (0 <= self.sharding < 4 and 0 <= self.recompute < 1 << len(MODULES) and self.recompute_layers >= 0):
+            raise EvidenceError(
+                f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)} or modules, recompute_layers at least 0"
+            )
         if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
             raise EvidenceError(
                 f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}; choose other degrees"
@@ -52,7 +58,30 @@ class Plan:
 
     def __str__(self) -> str:
         degrees = [f"{n}={getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
-        return ",".join([*degrees, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={RECOMPUTE[self.recompute]}"])
+        layers = [f"recompute_layers={self.recompute_layers}"] if self.recompute_layers else []
+        return ",".join([*degrees, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={named(self.recompute)}", *layers])
+
+
+def named(recompute: int) -> str:
+    """Return a recompute setting's name.
+
+    >>> named(2), named(bits("mla_up_proj+layernorm"))
+    ('full', 'mla_up_proj+layernorm')
+    """
+    return RECOMPUTE[recompute] if recompute < len(RECOMPUTE) else "+".join(m for i, m in enumerate(MODULES) if recompute >> i & 1)
+
+
+def bits(text: str) -> int:
+    """Read "none", "selective", "full" or modules joined by "+"; an unknown one is an error that names it."""
+    if text in RECOMPUTE:
+        return RECOMPUTE.index(text)
+    parts = text.split("+")
+    unknown = [p for p in parts if p not in MODULES]
+    if unknown:
+        raise EvidenceError(
+            f"plan: recompute={text!r}: {unknown[0]!r} is not one of {', '.join(RECOMPUTE)}, or of {', '.join(MODULES)} joined by +; correct it"
+        )
+    return sum(1 << MODULES.index(p) for p in set(parts))
 
 
 FIELDS = tuple(f.name for f in fields(Plan))
@@ -72,11 +101,27 @@ class Degrees:
     micro_batch: Num
     sharding: Num
     recompute: Num
+    recompute_layers: Num
 
     @property
     def sp(self) -> Num:
         """Sequence parallelism goes with tensor parallelism."""
         return self.tp
+
+
+FULL = np.array([float(setting >> 1 & 1) for setting in range(1 << len(MODULES))])
+
+
+def fully(plan: Degrees, layers: Num) -> Num:
+    """Return the share of a stage's layers that run again as a whole.
+
+    1 under full recompute, min(k / n, 1) where only k of n layers are; else 0.
+
+    Holds when the same number of layers of every stage are recomputed.
+    Source: korthikanti-2022, section 5.
+    """
+    some = np.minimum(plan.recompute_layers / layers, 1.0)
+    return FULL[np.asarray(plan.recompute, dtype=np.int64)] * np.where(plan.recompute_layers > 0.0, some, 1.0)
 
 
 def degrees(plan: Plan | PlanTable) -> Degrees:
@@ -98,6 +143,7 @@ class PlanTable:
     micro_batch: Ints
     sharding: Ints
     recompute: Ints
+    recompute_layers: Ints
 
     def __len__(self) -> int:
         return len(self.tp)
@@ -139,6 +185,9 @@ def parse(text: str, chips: int) -> Plan:
             raise EvidenceError(f"--plan: unknown degree {name!r}; use {', '.join(FIELDS)} (or mb, zero)")
         if name in values:
             raise EvidenceError(f"--plan: {name} stands twice; keep one")
+        if name == "recompute" and not value.isdigit():
+            values[name] = bits(value)
+            continue
         words = {"sharding": SHARDING, "recompute": RECOMPUTE}.get(name, ())
         digits = value.isascii() and value.isdigit() and len(value) < 10
         if value in words:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import fields
 
 import numpy as np
 
@@ -78,7 +79,8 @@ def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibrati
         vendors[chip.vendor.lower()] = catalog.framework(framework).id
     k = constants(calibration.coefficients(), context(chip, job, precision, vendors))
     problem = Problem(model=catalog.model(job.model), length=float(job.length), batch=float(job.batch), precision=precision)
-    return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k), precision
+    keeping = catalog.framework(vendors.get(chip.vendor.lower(), "unknown")).keeping
+    return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k, keeping), precision
 
 
 def _plans(e: Evaluator, job: Job, stated: str | None, top: int) -> list[Plan]:
@@ -120,9 +122,10 @@ def _side(e: Evaluator, plan: Plan, chip: Chip, hypothesis: str, cluster: str, j
     spread = math.exp(1.2815515655446004 * MAPE_TO_SIGMA * wrong)
     tokens = float(job.batch) * job.length
     rate = tokens / seconds / job.chips
-    held = float(np.asarray(e.need(degrees(plan)).total))
+    need = e.need(degrees(plan))
+    held = tuple((f.name, float(np.asarray(getattr(need, f.name)))) for f in fields(need))
     mfu = 6.0 * count.active_without_embedding * rate / float(np.asarray(e.hardware.peak))
     return Side(chip=chip.id, cluster=cluster, hypothesis=hypothesis, plan=str(plan), precision=precision,
                 seconds=Interval(median=seconds, low=seconds / spread, high=seconds * spread), rate=Interval(median=rate, low=rate / spread, high=rate * spread),
-                mfu=mfu, memory_bytes=held, memory_capacity=chip.value("memory_bytes"), fits=1.0,
+                mfu=mfu, memory_bytes=float(np.asarray(need.total)), held=held, memory_capacity=chip.value("memory_bytes"), fits=1.0,
                 parts=tuple((c, float(np.asarray(p))) for c, p in zip(CAUSES, step.parts, strict=True) if float(np.asarray(p)) > 0))  # fmt: skip

@@ -19,11 +19,11 @@ from chipscale.cost.hardware import WIDTH, Hardware, hardware
 from chipscale.csvfile import ABOVE_ZERO, Row, name_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
-from chipscale.facts.framework import Framework
+from chipscale.facts.framework import MIXED, Framework, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.facts.model_rows import from_row, named_like, with_reach
-from chipscale.plan import RECOMPUTE, SHARDING, Plan
-from chipscale.units import GIGA, TERA
+from chipscale.plan import MODULES, RECOMPUTE, SHARDING, Plan, bits
+from chipscale.units import GIBI, GIGA, TERA
 
 NEEDED = ("chip", "n_chips", "seq_len", "global_batch")
 
@@ -42,6 +42,7 @@ class Measured:
     """A measured row with everything that a prediction needs, or the reason why there is none.
 
     `fused` is whether attention ran as one kernel, `assumed` what was read into blanks; hardware and contexts go with the guesses.
+    `peak_bytes` is the measured peak of memory, NaN where none is stated.
     """
 
     key: str
@@ -58,6 +59,8 @@ class Measured:
     precision: str = "bf16"
     fused: bool = True
     sequence_parallel: bool = True
+    keeping: Keeping = MIXED
+    peak_bytes: float = math.nan
     assumed: tuple[str, ...] = ()
 
 
@@ -122,23 +125,45 @@ def _choices(stated: int | None, options: Sequence[int], name: str, assumed: lis
     return [(o, 1.0 / len(options)) for o in options]
 
 
-def _recomputes(row: Row, framework: Framework, assumed: list[str]) -> list[tuple[int, float]]:
-    stated = row.get("recompute", "").lower()
+#: other words for modules: of the Megatron model zoo and MindSpeed, and MaxText's policies, which keep the products' outputs
+SAME = {"norm": "layernorm", "act": "moe_act", "activation-function": "moe_act", "shared_expert": "shared_experts", "minimal policy": "layernorm+moe_act+core_attn",
+        "minimal_flash policy": "layernorm+moe_act"}  # fmt: skip
+
+
+def modules_of(text: str, assumed: list[str]) -> int:
+    """Read "modules: norm+act" as bits of `MODULES`; a policy that is not known counts as selective, and is said."""
+    words = text.removeprefix("modules:").strip()
+    parts = [SAME.get(p.strip(), p.strip()) for p in ([words] if "policy" in words else words.split("+"))]
+    if not all(p in MODULES for part in parts for p in part.split("+")):
+        assumed.append(f"recompute {words!r} counts as selective")
+        return 1
+    return bits("+".join(parts))
+
+
+def _recomputes(row: Row, framework: Framework, layers: int, assumed: list[str]) -> list[tuple[int, int, float]]:
+    """Return what a row may recompute: the setting, the layers of a stage if not all, and the weight."""
+    stated, words = row.get("recompute", "").lower(), row.get("recompute_as_stated", "").lower()
+    selective = bits("+".join(framework.selective))
+    some = re.search(r"full on (\d+) layers|full/block/(\d+)", words)
+    if some and (count := int(some.group(1) or some.group(2))) < layers:
+        return [(2 | (bits("moe_act") if "activation-function" in words else 0), count, 1.0)]
+    if words == "selective layer":  # every second layer
+        return [(2, max(layers // 2, 1), 1.0)]
     if stated in RECOMPUTE:
-        return [(RECOMPUTE.index(stated), 1.0)]
+        return [(selective if stated == "selective" else RECOMPUTE.index(stated), 0, 1.0)]
     if stated == "modules":
-        assumed.append("recompute of modules counts as selective")
-        return [(1, 1.0)]
+        return [(modules_of(words, assumed), 0, 1.0)]
     if stated == "none-stated":
         assumed.append("recompute none (0.8) or selective (0.2)")
-        return [(0, 0.8), (1, 0.2)]
-    weights = [(RECOMPUTE.index(name), w) for name, w in framework.recompute]
-    assumed.append("recompute " + " or ".join(f"{RECOMPUTE[c]} ({w:g})" for c, w in weights))
-    return weights
+        return [(0, 0, 0.8), (selective, 0, 0.2)]
+    assumed.append("recompute " + " or ".join(f"{name} ({w:g})" for name, w in framework.recompute))
+    return [(selective if name == "selective" else RECOMPUTE.index(name), 0, w) for name, w in framework.recompute]
 
 
 def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
     stated = row.get("sharding", "").lower()
+    if stated == "none" and "fsdp" in row.get("sharding_as_stated", "").lower():  # says that weights are whole, not that the optimizer is
+        stated = ""
     if stated in SHARDING:
         return SHARDING.index(stated)
     assumed.append(f"sharding {framework.sharding}")
@@ -171,9 +196,9 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
     tps = _choices(whole(row, "tp"), [t for t in (1, 2, 4, 8) if chips % t == 0], "tp", assumed)
     pps = _choices(whole(row, "pp"), [p for p in (1, 2, 4, 8) if chips % p == 0 and p <= model.layers], "pp", assumed)
     cp = whole(row, "cp") or 1
-    recomputes, sharding = _recomputes(row, framework, assumed), _shardings(row, framework, assumed)
+    recomputes, sharding = _recomputes(row, framework, model.layers // (whole(row, "pp") or 1), assumed), _shardings(row, framework, assumed)
     found: list[tuple[Plan, float]] = []
-    for (tp, w_tp), (pp, w_pp), (recompute, w_r) in product(tps, pps, recomputes):
+    for (tp, w_tp), (pp, w_pp), (recompute, some, w_r) in product(tps, pps, recomputes):
         if chips % (tp * pp * cp):
             continue
         dp = chips // (tp * pp * cp)
@@ -188,7 +213,8 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
                 assumed += [note] if note not in assumed else []
             if (tp * cp * dp) % (ep * etp):
                 continue
-            plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute)
+            plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute,
+                        recompute_layers=some)  # fmt: skip
             found.append((plan, w_tp * w_pp * w_r * w_m * w_v * w_e))
     _choices(whole(row, "micro_batch"), (1, 2, 4), "micro-batch", assumed)
     if any(p.pp > 1 for p, _ in found):
@@ -280,7 +306,8 @@ def understand(row: Row, catalog: Catalog) -> Measured:
         fused = "use-flash-attn" in notes_text
     return Measured(key=key, labels={**labels, "size": size_label(model)}, seconds=seconds, clean=clean, model=model, guesses=tuple(guesses), hardware=hw,
                     contexts=contexts, length=number(row, "seq_len") or 0.0, batch=float(batch), precision=precision, fused=fused,
-                    sequence_parallel=row.get("sp", "").lower() not in ("no", "false"),
+                    sequence_parallel=row.get("sp", "").lower() not in ("no", "false"), keeping=framework.keeping_of(row.get("framework", "")),
+                    peak_bytes=(number(row, "peak_memory_gib") or math.nan) * GIBI,
                     assumed=tuple(dict.fromkeys(assumed)))  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,11 +22,21 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MemoryScore:
+    """How wrong peak memory is: fractions over the rows that state it; `bias` is the mean signed error."""
+
+    n: int
+    mape: float
+    mdape: float
+    bias: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ScoredRow:
     """One row: seconds measured and predicted with the 80 % interval; error = predicted / measured - 1.
 
     `sigma` is the log-scale standard deviation behind the interval, `assumed` what a blank column made us guess,
-    `reason` why there is no answer; `clean` rows are those that are judged.
+    `reason` why there is no answer; `clean` rows are those that are judged. Memory is the peak of the fullest chip (B), NaN where not stated.
     """
 
     row: str
@@ -40,11 +50,13 @@ class ScoredRow:
     reason: str = ""
     clean: bool = True
     sigma: float = math.nan
+    measured_memory_b: float = math.nan
+    predicted_memory_b: float = math.nan
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Validation:
-    """A whole comparison: all rows, the clean ones, and groups of the clean ones."""
+    """A whole comparison: all rows, the clean ones, and groups of the clean ones; `memory` scores peaks over all rows that state one, and by source."""
 
     title: str
     overall: Score
@@ -52,6 +64,19 @@ class Validation:
     groups: Mapping[str, Mapping[str, Score]]
     rows: tuple[ScoredRow, ...]
     notes: tuple[str, ...] = ()
+    memory: Mapping[str, MemoryScore] = field(default_factory=dict)
+
+
+def memory_scores(rows: Sequence[ScoredRow]) -> Mapping[str, MemoryScore]:
+    """Score peak memory over all rows that state it ("all"), and by source; empty where none does."""
+    both = [r for r in rows if math.isfinite(r.measured_memory_b) and math.isfinite(r.predicted_memory_b)]
+    sources = sorted({r.labels.get("source_group", "") for r in both})
+    groups = {"all": both, **{s: [r for r in both if r.labels.get("source_group", "") == s] for s in sources}} if both else {}
+    found = {}
+    for name, group in groups.items():
+        error = np.array([r.predicted_memory_b / r.measured_memory_b - 1.0 for r in group])
+        found[name] = MemoryScore(n=len(group), mape=float(np.mean(np.abs(error))), mdape=float(np.median(np.abs(error))), bias=float(np.mean(error)))
+    return found
 
 
 def score(rows: Sequence[ScoredRow]) -> Score:
@@ -78,4 +103,5 @@ def assembled(title: str, rows: Sequence[ScoredRow], labels: Sequence[str], note
     for label in labels:
         values = sorted({r.labels.get(label, "") for r in clean} - {""})
         groups[label] = {v: score([r for r in clean if r.labels.get(label) == v]) for v in values}
-    return Validation(title=title, overall=score(rows), clean=score(clean), groups=groups, rows=tuple(rows), notes=tuple(notes))
+    return Validation(title=title, overall=score(rows), clean=score(clean), groups=groups, rows=tuple(rows), notes=tuple(notes),
+                      memory=memory_scores(rows))  # fmt: skip

@@ -11,11 +11,12 @@ import numpy as np
 from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import WIDTH, Hardware
 from chipscale.evidence import EvidenceError
+from chipscale.facts.framework import MIXED, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.graph import Shard, build
-from chipscale.memory import RESERVED, Holds, Need, holds, need
+from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
 from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees
-from chipscale.simulators.closed_form import shard_parameters, simulate, times
+from chipscale.simulators.closed_form import simulate, times
 from chipscale.step import Sizes, Step, Times, sizes
 
 #: rows evaluated at a time, so that temporaries stay in cache
@@ -76,7 +77,7 @@ def _crossed(tp: int, pp: int, cp: int, dp: int, splits: list[tuple[int, int]], 
     s, v, m, z, r = (i.ravel() for i in np.indices((len(splits), len(vpps), len(micros), 4, 3)))
     ep, etp = np.array(splits).T
     fixed = [np.full(len(s), n, dtype=np.int64) for n in (tp, pp, cp, dp)]
-    return np.stack([fixed[0], fixed[1], np.array(vpps)[v], fixed[2], ep[s], etp[s], fixed[3], np.array(micros)[m], z, r])
+    return np.stack([fixed[0], fixed[1], np.array(vpps)[v], fixed[2], ep[s], etp[s], fixed[3], np.array(micros)[m], z, r, 0 * r])
 
 
 def most_tp(hardware: Hardware) -> int:
@@ -93,6 +94,7 @@ class Evaluator:
     constants: Constants
     sizes: Sizes
     holds: Holds
+    keeping: Keeping
 
     def times(self, plan: Degrees) -> Times:
         """Cost a micro-batch under these degrees."""
@@ -107,9 +109,12 @@ class Evaluator:
 
     def need(self, plan: Degrees) -> Need:
         """Return what the fullest chip holds."""
-        dense, experts = shard_parameters(self.sizes, plan)
+        return need(self.by_stage(plan), self.keeping)
+
+    def by_stage(self, plan: Degrees) -> tuple[Need, ...]:
+        """Return what the stages hold that may be the fullest."""
         tokens = plan.micro_batch * self.problem.length / plan.cp
-        return need(self.holds, dense, experts, plan, tokens)
+        return by_stage(self.holds, plan, tokens, self.problem.batch / (plan.dp * plan.micro_batch), self.keeping)
 
     def evaluate(self, plans: PlanTable) -> Evaluated:
         """Return seconds and bytes of every row."""
@@ -123,7 +128,7 @@ class Evaluator:
             plan = degrees(plans.take(part))
             t = Times(**{name: values[inverse[part]] for name, values in flat.items()})
             seconds[part] = simulate(t, self.sizes, plan, self.hardware, self.constants).seconds
-            held[part] = self.need(plan).total
+            held[part] = peak(self.by_stage(plan), self.keeping)
         return Evaluated(seconds=seconds, bytes=held)
 
 
@@ -137,10 +142,11 @@ def _unique(plans: PlanTable) -> tuple[PlanTable, Ints]:
     return plans.take(first), inverse
 
 
-def evaluator(problem: Problem, hardware: Hardware, constants: Constants) -> Evaluator:
-    """Prepare the evaluation of one problem."""
+def evaluator(problem: Problem, hardware: Hardware, constants: Constants, keeping: Keeping = MIXED) -> Evaluator:
+    """Prepare the evaluation of one problem; without `keeping` mixed precision of 2 + 4 + 12 bytes a parameter."""
     graph = build(problem.model, Shard(length=problem.length, tokens=problem.length))
-    return Evaluator(problem=problem, hardware=hardware, constants=constants, holds=holds(problem.model),
+    return Evaluator(problem=problem, hardware=hardware, constants=constants, keeping=keeping,
+                     holds=holds(problem.model, operand=min(2.0, max(1.0, WIDTH[problem.precision]))),
                      sizes=sizes(problem.model, graph, length=problem.length, batch=problem.batch))  # fmt: skip
 
 

@@ -124,8 +124,8 @@ def _bundles(graphs: Sequence[Graph], hardware: Hardware) -> tuple[Bundle, ...]:
             groups.setdefault((work.form, work.cause, work.narrow, work.backward, work.core), []).append((owner, work))
     bundles = []
     for members in groups.values():
-        owner = np.array([o for o, _ in members])
-        bundles.append(Bundle(work=_joined([w for _, w in members]), owner=owner, hardware=gathered(hardware, owner)))
+        owners = np.array([o for o, _ in members])
+        bundles.append(Bundle(work=_joined([w for _, w in members]), owner=owners, hardware=gathered(hardware, owners)))
     return tuple(bundles)
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import Hardware
-from chipscale.facts.model import Experts, Model
+from chipscale.facts.model import Experts, LatentAttention, Model
 from chipscale.facts.parameters import parameters
 from chipscale.graph import Graph
 from chipscale.ops.work import Num
@@ -22,7 +22,8 @@ CAUSES = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "h
 class Sizes:
     """The sizes of a model that traffic and memory need: parameters by where they live, layers, widths.
 
-    `gathers` counts tensor-parallel gathers of one forward pass, `routed` expert layers.
+    `gathers` counts tensor-parallel gathers of one forward pass, `routed` expert layers; `up_share` and `mlp_share` are the shares of latent
+    up-projections and of dense MLPs in the weights outside experts and ends.
     """
 
     dense: Num
@@ -39,6 +40,8 @@ class Sizes:
     batch: Num
     fp8_state: Num = 0.0
     exchange_width: Num = 2.0
+    up_share: Num = 0.0
+    mlp_share: Num = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,8 +82,13 @@ def sizes(model: Model, graph: Graph, *, length: float, batch: float) -> Sizes:
     count = parameters(model)
     experts = [b.feed for b in model.blocks if isinstance(b.feed, Experts)]
     ends = count.embedding + count.head
+    dense = float(count.total - count.experts_routed - ends)
+    up = sum(b.repeat * (m.q_rank * m.heads * (m.nope_dim + m.rope_dim) + m.kv_rank * m.heads * (m.nope_dim + m.v_head_dim))
+             for b in model.blocks if isinstance(m := b.mixer, LatentAttention))  # fmt: skip
     return Sizes(
-        dense=float(count.total - count.experts_routed - ends),
+        up_share=up / dense,
+        mlp_share=count.dense_mlp / dense,
+        dense=dense,
         experts=float(count.experts_routed),
         ends=float(ends),
         layers=graph.layers,

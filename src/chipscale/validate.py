@@ -14,6 +14,7 @@ from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Calibration, Prior, read_calibration, read_prior
 from chipscale.evidence import EvidenceError
 from chipscale.fit import SOURCE, Fit, fit, gradient, row_noise
+from chipscale.peak import peak_memory
 from chipscale.rows import Measured, read, understand
 from chipscale.scores import ScoredRow, Validation, assembled
 from chipscale.stack import stack
@@ -21,6 +22,7 @@ from chipscale.stack import stack
 GROUPS = ("chip", "source_group", "architecture", "size", "precision")
 SHIPPED = "measurements/training.csv"
 ANCHORS = "measurements/training_anchors.csv"
+PEAKS = "measurements/memory.csv"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,8 @@ def scored(row: Measured, log_seconds: float, sigma: float, z: tuple[float, floa
         assumed=row.assumed,
         clean=row.clean,
         sigma=sigma,
+        measured_memory_b=row.peak_bytes,
+        predicted_memory_b=peak_memory(row),
     )
 
 
@@ -182,6 +186,16 @@ def training(path: Path | None, *, leave_out: str | None, calibrate_points: int,
     if label is None:
         raise EvidenceError(f"--leave-out {leave_out}: for training it is source or chip")
     return assembled(f"training, each {leave_out} left out", left_out(rows, label, prior, calibration.coefficients()), GROUPS, NOTES)
+
+
+def peaks(catalog: Catalog) -> list[tuple[str, ScoredRow]]:
+    """Compare every shipped measured peak of memory with ours: those of the training rows and those that were measured apart, with their file."""
+    found = []
+    for name in (SHIPPED, PEAKS):
+        where = next(f / name for f in reversed(catalog.folders) if (f / name).is_file())
+        rows = [r for r in load_rows(where, catalog) if not r.reason and math.isfinite(r.peak_bytes)]
+        found += [(name, scored(r, math.log(r.seconds), 0.0, (0.0, 0.0))) for r in rows]
+    return found
 
 
 def everything(catalog: Catalog) -> list[Validation]:

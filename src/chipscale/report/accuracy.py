@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from chipscale.report.words import signed, tenth
-from chipscale.scores import Score, ScoredRow, Validation
+from chipscale.scores import MemoryScore, Score, ScoredRow, Validation, memory_scores
 from chipscale.units import show
 
 COLUMNS = ("chip", "source_group", "architecture", "size", "precision")
@@ -64,6 +64,41 @@ def _score_table(first: str, rows: list[tuple[str, Score]]) -> Table:
     return table
 
 
+MEMORY_HEADS = ("rows", "mean error", "median error", "bias")
+
+
+def _memory_cells(score: MemoryScore) -> tuple[str, ...]:
+    return (f"{score.n:,}", tenth(score.mape), tenth(score.mdape), signed(score.bias))
+
+
+def _memory_table(scores: Mapping[str, MemoryScore]) -> Table:
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    table.add_column("peak memory", overflow="ellipsis", no_wrap=True, width=30)
+    for head in MEMORY_HEADS:
+        table.add_column(head, justify="right", no_wrap=True)
+    for name, score in scores.items():
+        table.add_row(Text(name), *_memory_cells(score))
+    return table
+
+
+def memory_markdown(rows: Sequence[tuple[str, ScoredRow]]) -> str:
+    """Write the section of docs/accuracy.md on peak memory: by file and source, and row by row, signed."""
+    lines = [
+        "## Peak memory",
+        "",
+        "Nothing in it is fitted to these rows; predicted / measured - 1. `max_memory_allocated` (SimuMax) and `max_memory_reserved` (torchtitan).",
+        "",
+    ]
+    groups = {(file, source): [r for f, r in rows if f == file and r.labels.get("source_group") == source]
+              for file, source in dict.fromkeys((f, r.labels.get("source_group", "")) for f, r in rows)}  # fmt: skip
+    scored = [(f"{source}, {file}", *_memory_cells(memory_scores(group)["all"])) for (file, source), group in groups.items()]
+    lines += _markdown_table(("source", *MEMORY_HEADS), scored)
+    table = [(r.row, r.labels.get("chip", ""), show(r.measured_memory_b, "B"), show(r.predicted_memory_b, "B"),
+              signed(r.predicted_memory_b / r.measured_memory_b - 1.0), "; ".join(r.assumed) or "nothing") for _, r in rows]  # fmt: skip
+    lines += _markdown_table(("row", "chip", "measured", "predicted", "error", "assumed"), table)
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def _figures(r: ScoredRow) -> tuple[str, ...]:
     interval = f"{show(r.low_s, 's')} – {show(r.high_s, 's')}"
     return (r.row, show(r.measured_s, "s"), show(r.predicted_s, "s"), interval, signed(r.error))
@@ -85,6 +120,8 @@ def screen(result: Validation) -> RenderableType:
     """Show the overall score, the groups worst first, the ten worst rows, and what was not answered."""
     parts: list[RenderableType] = [Text(result.title, style="bold"), Text("")]
     parts.append(_score_table("rows", [("all", result.overall), ("clean", result.clean)]))
+    if result.memory:
+        parts += [Text(""), _memory_table(result.memory)]
     for column in _ordered(result.groups):
         parts += [Text(""), _score_table(f"by {column.replace('_', ' ')}", worst_first(result.groups[column]))]
     worst = worst_rows(result)
@@ -136,7 +173,8 @@ def markdown(result: Validation) -> str:
 def contract(result: Validation) -> Mapping[str, object]:
     """Arrange a validation as other programs read it: the overall score, groups by column and value, rows."""
     rows = [{"row": r.row, "measured_s": r.measured_s, "predicted_s": r.predicted_s, "low_s": r.low_s, "high_s": r.high_s, "error": r.error,
-             "assumed": r.assumed, "reason": r.reason, "apart": r.labels.get("apart", "")} for r in result.rows]  # fmt: skip
+             "assumed": r.assumed, "reason": r.reason, "apart": r.labels.get("apart", ""),
+             "measured_memory_b": r.measured_memory_b, "predicted_memory_b": r.predicted_memory_b} for r in result.rows]  # fmt: skip
     groups = {column: {value: asdict(score) for value, score in scores.items()} for column, scores in result.groups.items()}
     return {
         **asdict(result.overall),
@@ -145,4 +183,5 @@ def contract(result: Validation) -> Mapping[str, object]:
         "rows": rows,
         "title": result.title,
         "notes": result.notes,
+        "memory": {name: asdict(score) for name, score in result.memory.items()},
     }

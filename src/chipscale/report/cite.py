@@ -21,6 +21,8 @@ FORMULAS = (
     "chipscale.operators",
     "chipscale.simulators",
     "chipscale.memory",
+    "chipscale.activations",
+    "chipscale.peak",
     "chipscale.graph",
     "chipscale.facts.parameters",
 )

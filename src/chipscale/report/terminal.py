@@ -207,6 +207,8 @@ def side_rows(s: Side) -> list[tuple[str, str]]:
         ("model FLOP utilisation", percent(s.mfu)),
         ("memory a chip", f"{show(s.memory_bytes, 'B')} of {show(s.memory_capacity, 'B')}"),
     ]
+    if s.held:
+        rows.append(("memory by kind", ", ".join(f"{name} {show(b, 'B')}" for name, b in s.held if b > 0)))
     if s.fits < 1:
         rows.append(("fits in", f"{percent(s.fits)} of the draws"))
     return rows

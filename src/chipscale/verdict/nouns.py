@@ -21,7 +21,7 @@ class Side:
     """One chip on one job, at its most likely hypothesis and best plan.
 
     `seconds` is per step (training), per full batch of prompts (prefill) or per token (decode);
-    `rate` is tokens per second and chip. `parts` are seconds by cause and sum to the median step.
+    `rate` is tokens per second and chip. `parts` are seconds by cause and sum to the median step; `held` are bytes by kind.
     """
 
     chip: str
@@ -36,6 +36,7 @@ class Side:
     memory_capacity: float
     parts: tuple[tuple[str, float], ...]
     fits: float
+    held: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
