@@ -9,6 +9,7 @@ import numpy as np
 from chipscale.facts.model import MLP, Attention, Block, LatentAttention, Model
 from chipscale.ops.work import Num
 from chipscale.plan import Degrees
+from chipscale.schedules.forms import copies, in_flight
 
 #: share of a chip's memory that allocators lose and libraries hold (assumed; contexts, communication buffers, fragmentation)
 RESERVED = 0.06
@@ -72,12 +73,12 @@ def _block(block: Block, d: float) -> tuple[float, float]:
     return mixed + f.shared_d_ff * 3.0, f.top_k * (2.0 * d + f.d_ff * (3.0 if f.gated else 2.0))
 
 
-def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, *, master: float = 12.0) -> Need:
+def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, batches: Num, *, master: float = 12.0) -> Need:
     """Count the bytes on the fullest chip of a training plan.
 
     weights 2 P, gradients 4 P, optimizer 12 P, each over the ranks that its ZeRO stage shards; activations 2 bytes an element
-    of every micro-batch in flight: p of them on the first stage under 1F1B, (1 + (p - 1) / (p v)) p when interleaved;
-    full recompute keeps one input a layer.  `dense` and `experts` are parameters on the rank.
+    of every micro-batch in flight (`schedules.forms.in_flight`, `batches` a step);
+    full recompute keeps one input a layer.  `dense` and `experts` are parameters on the rank, all copies of a bidirectional pipeline.
 
     Holds when gradients accumulate in 32 bit and the loss is computed on one micro-batch at a time.
     Source: zero-2020, section 3; korthikanti-2022, section 4; megatron-2021, section 2.2.
@@ -90,12 +91,13 @@ def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, *, mast
 
     layer = (h.split + h.whole + h.routed) / plan.tp / h.layers
     kept = np.where(plan.recompute == 2.0, h.d_model / plan.tp, layer)
-    flight = np.where(plan.vpp > 1.0, 1.0 + (plan.pp - 1.0) / (plan.pp * plan.vpp), 1.0) * h.layers
+    flight = in_flight(plan, batches) * h.layers
+    once = np.where(plan.sharding >= 1.0, copies(plan.schedule), 1.0)
     live = np.where(plan.recompute == 2.0, layer, 0.0)
     return Need(
         weights=2.0 * shared(3.0) + 4.0 * np.where(plan.sharding == 3.0, (dense + experts) * plan.pp / h.layers, 0.0),
         gradients=4.0 * shared(2.0),
-        optimizer=master * shared(1.0),
+        optimizer=master * shared(1.0) / once,
         activations=2.0 * tokens * (kept * flight + live),
         ends=6.0 * tokens * h.head / plan.tp * np.where(plan.pp > 1.0, 0.0, 1.0),
     )

@@ -14,6 +14,9 @@ from chipscale.ops.work import Num
 Ints = npt.NDArray[np.int64]
 SHARDING = ("none", "zero1", "zero2", "zero3")
 RECOMPUTE = ("none", "selective", "full")
+SCHEDULES = ("1f1b", "gpipe", "zb-h1", "zb-v", "dualpipe", "dualpipe-v")
+#: fields of Plan that are positions in a list of words
+WORDS = {"sharding": SHARDING, "recompute": RECOMPUTE, "schedule": SCHEDULES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,7 +24,7 @@ class Plan:
     """One way to spread a training step over chips.
 
     tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` and `recompute` are positions in
-    `SHARDING` and `RECOMPUTE`; `vpp` is the number of model chunks a stage (interleaving).
+    `SHARDING` and `RECOMPUTE`, `schedule` in `SCHEDULES`; `vpp` is the number of model chunks a stage (interleaving).
     """
 
     tp: int = 1
@@ -34,13 +37,15 @@ class Plan:
     micro_batch: int = 1
     sharding: int = 1
     recompute: int = 0
+    schedule: int = 0
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"):
             if getattr(self, name) < 1:
                 raise EvidenceError(f"plan: {name}={getattr(self, name)} must be at least 1")
-        if not (0 <= self.sharding < 4 and 0 <= self.recompute < 3):
-            raise EvidenceError(f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)}")
+        for name, words in WORDS.items():
+            if not 0 <= getattr(self, name) < len(words):
+                raise EvidenceError(f"plan: {name}={getattr(self, name)} is not a position in {', '.join(words)}; use 0 to {len(words) - 1}")
         if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
             raise EvidenceError(
                 f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}; choose other degrees"
@@ -52,7 +57,10 @@ class Plan:
 
     def __str__(self) -> str:
         degrees = [f"{n}={getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
-        return ",".join([*degrees, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={RECOMPUTE[self.recompute]}"])
+        schedule = [f"schedule={SCHEDULES[self.schedule]}"] if self.schedule else []
+        return ",".join(
+            [*degrees, *schedule, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={RECOMPUTE[self.recompute]}"]
+        )
 
 
 FIELDS = tuple(f.name for f in fields(Plan))
@@ -72,6 +80,7 @@ class Degrees:
     micro_batch: Num
     sharding: Num
     recompute: Num
+    schedule: Num
 
     @property
     def sp(self) -> Num:
@@ -98,6 +107,7 @@ class PlanTable:
     micro_batch: Ints
     sharding: Ints
     recompute: Ints
+    schedule: Ints
 
     def __len__(self) -> int:
         return len(self.tp)
@@ -139,7 +149,7 @@ def parse(text: str, chips: int) -> Plan:
             raise EvidenceError(f"--plan: unknown degree {name!r}; use {', '.join(FIELDS)} (or mb, zero)")
         if name in values:
             raise EvidenceError(f"--plan: {name} stands twice; keep one")
-        words = {"sharding": SHARDING, "recompute": RECOMPUTE}.get(name, ())
+        words = WORDS.get(name, ())
         digits = value.isascii() and value.isdigit() and len(value) < 10
         if value in words:
             values[name] = words.index(value)

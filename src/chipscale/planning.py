@@ -14,7 +14,8 @@ from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters
-from chipscale.plan import Plan, degrees, parse
+from chipscale.plan import SCHEDULES, Plan, degrees, parse
+from chipscale.schedules.forms import refuse
 from chipscale.search import Evaluator, Problem, best, check, evaluator, most_tp, space
 from chipscale.step import CAUSES
 from chipscale.verdict.contest import precisions
@@ -100,7 +101,6 @@ def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
     problems = (
         (heads % plan.tp, f"tp={plan.tp} does not divide {heads} attention heads"),
         (plan.pp > model.layers, f"pp={plan.pp} is more than the {model.layers} layers"),
-        (plan.pp * plan.vpp > model.layers and plan.vpp > 1, f"pp x vpp = {plan.pp * plan.vpp} is more than the {model.layers} layers"),
         (plan.ep * plan.etp > 1 and not experts, f"ep={plan.ep}, etp={plan.etp}: {model.id} has no experts"),
         (plan.ep > 1 and experts and experts % plan.ep, f"ep={plan.ep} does not divide {experts} experts"),
         (each != int(each) or each < 1, f"dp x micro-batch = {plan.dp * plan.micro_batch} does not divide a batch of {job.batch} sequences"),
@@ -108,6 +108,7 @@ def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
     for bad, why in problems:
         if bad:
             raise EvidenceError(f"--plan: {why}; choose another degree")
+    refuse(SCHEDULES[plan.schedule], plan.pp, plan.vpp, int(each), model.layers)
 
 
 def _side(e: Evaluator, plan: Plan, chip: Chip, hypothesis: str, cluster: str, job: Job, precision: str, calibration: Calibration) -> Side:

@@ -1,0 +1,185 @@
+"""What a schedule costs in closed form: idle seconds, micro-batches in flight, copies of the parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from chipscale.evidence import EvidenceError
+from chipscale.ops.work import Num
+from chipscale.plan import SCHEDULES, Degrees
+
+ONE_F_ONE_B, GPIPE, ZB_H1, ZB_V, DUALPIPE, DUALPIPE_V = (float(i) for i in range(len(SCHEDULES)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passes:
+    """Seconds of one micro-batch, by direction: `total` of all, `forward`, and `weights` of the weight gradients."""
+
+    total: Num
+    forward: Num
+    weights: Num
+
+    @property
+    def inputs(self) -> Num:
+        """Return the backward pass without its weight gradients."""
+        return self.total - self.forward - self.weights
+
+
+def folded(schedule: Num) -> Num:
+    """Return 1 where a rank holds a stage on the way down and one on the way up."""
+    return 1.0 * ((schedule == ZB_V) | (schedule == DUALPIPE_V))
+
+
+def chunks(plan: Degrees) -> Num:
+    """Return the model chunks that a micro-batch passes on each rank: v, or 2 where the pipeline is folded."""
+    return np.where(folded(plan.schedule) > 0.0, 2.0, plan.vpp)
+
+
+def copies(schedule: Num) -> Num:
+    """Return how often each parameter is held in a pipeline: twice where micro-batches enter at both ends.
+
+    Holds when both directions run on the same ranks.
+    Source: dualpipe, README (parameter 2x).
+
+    >>> copies(4.0)
+    array(2.)
+    """
+    return np.where(schedule == DUALPIPE, 2.0, 1.0)
+
+
+def interleaved_bubble(p: Num, v: Num, m: Num, s: Passes) -> Num:
+    """Return the idle seconds of 1F1B with v chunks a rank.
+
+    (max(p - m, 0) + (min(m, p) - 1) / v) (F + B + W): (p - 1) / v as soon as there are p micro-batches.
+
+    Holds when stages are equal and micro-batches pass in groups of p or more.
+    Source: megatron-2021, section 2.2; derived for m < p.
+
+    >>> float(interleaved_bubble(4.0, 2.0, 8.0, Passes(total=3.0, forward=1.0, weights=1.0)))
+    4.5
+    """
+    return (np.maximum(p - m, 0.0) + (np.minimum(m, p) - 1.0) / v) * s.total
+
+
+def zb_h1_bubble(p: Num, s: Passes) -> Num:
+    """Return the idle seconds of ZB-H1.
+
+    (p - 1) (B + max(F - W, 0)), which is (p - 1) (F + B - W) where F is at least W.
+
+    Holds when stages are equal and m is at least p.
+    Source: zero-bubble-2023, table 2; derived for F < W.
+
+    >>> float(zb_h1_bubble(4.0, Passes(total=3.0, forward=1.0, weights=1.0)))  # published: (p - 1) (F + B - W)
+    3.0
+    """
+    return (p - 1.0) * (s.inputs + np.maximum(s.forward - s.weights, 0.0))
+
+
+def zb_v_bubble(p: Num, s: Passes) -> Num:
+    """Return the idle seconds of ZB-V: none where F, B and W are equal, else what the longest chain of unequal ones adds.
+
+    With n = p - 1, halves f, b, w of F, B, W: max(2 n (b - w), n (b - f), n (w - f) + b - w, (n - 1) (w - f), n (2 f - b - w),
+    2 n (f - w) + b - f, (n - 1) (f - b), 2 n (f - w) - w).
+
+    Holds when stages are equal, m is at least 2 p, and no barrier parts a step from the next (the optimizer validates afterwards).
+    Source: zero-bubble-2023, sections 4 and 6 (zero for F = B = W); derived for others, exact against the event simulator.
+
+    >>> float(zb_v_bubble(4.0, Passes(total=3.0, forward=1.0, weights=1.0)))
+    0.0
+    """
+    n, f, b, w = p - 1.0, s.forward / 2.0, s.inputs / 2.0, s.weights / 2.0
+    backward = np.maximum(np.maximum(2.0 * n * (b - w), n * (b - f)), np.maximum(n * (w - f) + b - w, (n - 1.0) * (w - f)))
+    forward = np.maximum(np.maximum(n * (2.0 * f - b - w), 2.0 * n * (f - w) + b - f), np.maximum((n - 1.0) * (f - b), 2.0 * n * (f - w) - w))
+    return np.maximum(backward, forward)
+
+
+def dualpipe_bubble(half: Num, s: Passes) -> Num:
+    """Return the idle seconds of a bidirectional pipeline of 2 `half` places, F, B, W the passes of one stage.
+
+    With n = half - 1: n max(B - W, 0) + max(2 n F, (n - 1) F + n B).
+
+    Holds when stages are equal, m is at least 2 p, and a pair takes as long as its two halves.
+    Source: dualpipe, README: n (F&B + B' - 3 W) = n (F + 2 B - W) with B' = B + W, one forward more than here; derived from the order.
+
+    >>> float(dualpipe_bubble(4.0, Passes(total=3.0, forward=1.0, weights=1.0)))  # published: 3 (F + 2 B - W) = 6
+    6.0
+    """
+    n, f, b = half - 1.0, s.forward, s.inputs
+    return n * np.maximum(b - s.weights, 0.0) + np.maximum(2.0 * n * f, (n - 1.0) * f + n * b)
+
+
+#: idle seconds of p ranks, v chunks and m micro-batches, F, B, W the passes of one rank's share of the model; in the order of SCHEDULES
+BUBBLES: tuple[Callable[[Num, Num, Num, Passes], Num], ...] = (
+    interleaved_bubble,
+    lambda p, _v, _m, s: (p - 1.0) * s.total,
+    lambda p, _v, _m, s: zb_h1_bubble(p, s),
+    lambda p, _v, _m, s: zb_v_bubble(p, s),
+    lambda p, _v, _m, s: dualpipe_bubble(p / 2.0, s),
+    lambda p, _v, _m, s: dualpipe_bubble(p, Passes(total=s.total / 2.0, forward=s.forward / 2.0, weights=s.weights / 2.0)),
+)
+
+
+def bubble(plan: Degrees, m: Num, s: Passes) -> Num:
+    """Return the idle seconds of a rank in a step of m micro-batches; F, B, W are the passes of one rank's share of the model.
+
+    GPipe (p - 1) (F + B + W); the others have their own form; DualPipeV is DualPipe on 2 p stages of half a share.
+
+    Holds when ranks are equal; the forms of each schedule say when else.
+    Source: gpipe-2019, section 2.3; megatron-2021, section 2.2; zero-bubble-2023, table 2; dualpipe, README.
+    """
+    found: Num = 0.0
+    for kind in np.unique(plan.schedule):
+        found = np.where(plan.schedule == kind, BUBBLES[int(kind)](plan.pp, plan.vpp, m, s), found)
+    return found
+
+
+def in_flight(plan: Degrees, m: Num) -> Num:
+    """Return the micro-batches whose activations the fullest rank keeps, in units of the whole model's: ranks' shares over p.
+
+    1F1B, ZB-H1, ZB-V: 1;  interleaved: ((v - 1) g + 2 p - 1) / (p v) with groups of g = ceil(m / floor(m / p)) micro-batches, which is
+    1 + (p - 1) / (p v) where p divides m;  DualPipe: (p + 1) / p;  DualPipeV: (2 p + 1) / (2 p);  GPipe: m / p, and none is more.
+
+    Holds when a micro-batch is kept until its weight gradients are done.
+    Source: korthikanti-2022, section 4.2.3; zero-bubble-2023, table 2; dualpipe, README; groups of more than p derived.
+    """
+    p, v = plan.pp, plan.vpp
+    group = np.ceil(m / np.maximum(np.floor(m / p), 1.0))
+    found = np.where(v > 1.0, ((v - 1.0) * group + 2.0 * p - 1.0) / (p * v), 1.0)
+    found = np.where(plan.schedule == DUALPIPE, 1.0 + 1.0 / p, found)
+    found = np.where(plan.schedule == DUALPIPE_V, 1.0 + 0.5 / p, found)
+    return np.where(plan.schedule == GPIPE, m / p, np.minimum(found, m / p))
+
+
+def problem(schedule: str, p: int, v: int, m: int, layers: float = np.inf) -> str:
+    """Say why a schedule cannot run m micro-batches of so many layers on p ranks with v chunks each, "" where it can."""
+    kind = SCHEDULES.index(schedule)
+    both, fold = kind == DUALPIPE, kind in (ZB_V, DUALPIPE_V)
+    stages = p * (2 if fold else v)
+    least = 2 * p if both or fold else p if kind == ZB_H1 or v > 1 else 1
+    problems = (
+        (m < 1, f"{m} micro-batches: a step needs at least one; use a larger batch"),
+        (v > 1 and kind != ONE_F_ONE_B, f"vpp={v}: {schedule} has its own chunks; leave vpp out or use schedule=1f1b"),
+        (p < 2 and kind != ONE_F_ONE_B, f"pp={p}: {schedule} needs at least two stages; raise pp or use schedule=1f1b"),
+        (p < 2 and v > 1, f"vpp={v} needs more than one stage; raise pp or leave vpp out"),
+        (stages > layers, f"{stages} stages (pp={p}) are more than the {layers:g} layers; lower pp{' or vpp' if v > 1 else ''}"),
+        (both and p % 2, f"pp={p}: {schedule} pairs stages from both ends; use an even pp"),
+        (both and m % 2, f"{m} micro-batches: {schedule} sends half from each end; use an even number (change dp, the micro-batch or the batch)"),
+        (m < least, f"{m} micro-batches are too few for {schedule} on pp={p}{f', vpp={v}' if v > 1 else ''}, which needs {least}; "
+                    "lower pp, dp or the micro-batch, or use a larger batch"),
+    )  # fmt: skip
+    return next((why for bad, why in problems if bad), "")
+
+
+def fits(schedule: str, p: int, m: int, layers: float) -> bool:
+    """Return whether a schedule without interleave can run."""
+    return not problem(schedule, p, 1, m, layers)
+
+
+def refuse(schedule: str, p: int, v: int, m: int, layers: float = np.inf) -> None:
+    """Raise what `problem` finds."""
+    why = problem(schedule, p, v, m, layers)
+    if why:
+        raise EvidenceError(f"--plan: {why}")
