@@ -55,7 +55,7 @@ def interleaved_bubble(p: Num, v: Num, m: Num, s: Passes) -> Num:
 
     (max(p - m, 0) + (min(m, p) - 1) / v) (F + B + W): (p - 1) / v as soon as there are p micro-batches.
 
-    Holds when stages are equal and micro-batches pass in groups of p or more.
+    Holds when stages are equal but for the last, and micro-batches pass in groups of p or more.
     Source: megatron-2021, section 2.2; derived for m < p.
 
     >>> float(interleaved_bubble(4.0, 2.0, 8.0, Passes(total=3.0, forward=1.0, weights=1.0)))
@@ -64,75 +64,96 @@ def interleaved_bubble(p: Num, v: Num, m: Num, s: Passes) -> Num:
     return (np.maximum(p - m, 0.0) + (np.minimum(m, p) - 1.0) / v) * s.total
 
 
-def zb_h1_bubble(p: Num, s: Passes) -> Num:
-    """Return the idle seconds of ZB-H1.
+def zb_h1_bubble(p: Num, m: Num, s: Passes, h: Passes) -> Num:
+    """Return the idle seconds of ZB-H1 on its slowest rank; H, H_W the seconds of the head and of its weight gradients.
 
-    (p - 1) (B + max(F - W, 0)), which is (p - 1) (F + B - W) where F is at least W.
+    max(0, (p - 1) (F + B - W) - p H_W, (p - 1) B + (H - H_W) - m H): without a head (p - 1) (B + max(F - W, 0)).
 
-    Holds when stages are equal and m is at least p.
-    Source: zero-bubble-2023, table 2; derived for F < W.
+    Holds when stages are equal but for the head, and m is at least p.
+    Source: zero-bubble-2023, table 2: (p - 1) (F + B - W); the rest derived from the order.
 
-    >>> float(zb_h1_bubble(4.0, Passes(total=3.0, forward=1.0, weights=1.0)))  # published: (p - 1) (F + B - W)
+    >>> float(zb_h1_bubble(4.0, 8.0, Passes(total=3.0, forward=1.0, weights=1.0), Passes(total=0.0, forward=0.0, weights=0.0)))
     3.0
     """
-    return (p - 1.0) * (s.inputs + np.maximum(s.forward - s.weights, 0.0))
+    last = (p - 1.0) * (s.forward + s.inputs - s.weights) - p * h.weights
+    first = (p - 1.0) * s.inputs + h.total - h.weights - m * h.total
+    return np.maximum(np.maximum(last, first), 0.0)
 
 
-def zb_v_bubble(p: Num, s: Passes) -> Num:
-    """Return the idle seconds of ZB-V: none where F, B and W are equal, else what the longest chain of unequal ones adds.
+def zb_v_bubble(p: Num, m: Num, s: Passes, h: Passes) -> Num:
+    """Return the idle seconds of ZB-V on its slowest rank: none where F, B and W are equal, else what the longest chain of unequal ones adds.
 
-    With n = p - 1, halves f, b, w of F, B, W: max(2 n (b - w), n (b - f), n (w - f) + b - w, (n - 1) (w - f), n (2 f - b - w),
-    2 n (f - w) + b - f, (n - 1) (f - b), 2 n (f - w) - w).
+    With n = p - 1, halves f, b, w of F, B, W and a head of H_F, H_B, H_W, H in all: the first rank, which holds the head, adds
+    max(0, n (b - w) - w - H_W, n (w - f) - w - H_W); the others, without it, max(2 n (b - w) + H_F + H_B, n (b - f) + H_F + H_B,
+    n (w - f) + b - w + n H - H_W, (n - 1) (w - f), n (2 f - b - w) + H, 2 n (f - w) + b - f, (n - 1) (f - b),
+    2 n (f - w) - w + H_F + H_B) - m H.
 
-    Holds when stages are equal, m is at least 2 p, and no barrier parts a step from the next (the optimizer validates afterwards).
-    Source: zero-bubble-2023, sections 4 and 6 (zero for F = B = W); derived for others, exact against the event simulator.
+    Holds when stages are equal but for the head, m is at least 2 p, and no barrier parts a step from the next (the optimizer validates
+    afterwards); with a head a chain between two of these may be longer, by less than 1 % of a step.
+    Source: zero-bubble-2023, sections 4 and 6 (zero for F = B = W); the rest derived from the order.
 
-    >>> float(zb_v_bubble(4.0, Passes(total=3.0, forward=1.0, weights=1.0)))
+    >>> float(zb_v_bubble(4.0, 8.0, Passes(total=3.0, forward=1.0, weights=1.0), Passes(total=0.0, forward=0.0, weights=0.0)))
     0.0
     """
     n, f, b, w = p - 1.0, s.forward / 2.0, s.inputs / 2.0, s.weights / 2.0
-    backward = np.maximum(np.maximum(2.0 * n * (b - w), n * (b - f)), np.maximum(n * (w - f) + b - w, (n - 1.0) * (w - f)))
-    forward = np.maximum(np.maximum(n * (2.0 * f - b - w), 2.0 * n * (f - w) + b - f), np.maximum((n - 1.0) * (f - b), 2.0 * n * (f - w) - w))
-    return np.maximum(backward, forward)
+    once = h.total - h.weights
+    first = np.maximum(n * np.maximum(b - w, w - f) - w - h.weights, 0.0)
+    chains = (2.0 * n * (b - w) + once, n * (b - f) + once, n * (w - f) + b - w + n * h.total - h.weights, (n - 1.0) * (w - f),
+              n * (2.0 * f - b - w) + h.total, 2.0 * n * (f - w) + b - f, (n - 1.0) * (f - b), 2.0 * n * (f - w) - w + once)  # fmt: skip
+    others = chains[0]
+    for chain in chains[1:]:
+        others = np.maximum(others, chain)
+    return np.maximum(first, others - m * h.total)
 
 
-def dualpipe_bubble(half: Num, s: Passes) -> Num:
-    """Return the idle seconds of a bidirectional pipeline of 2 `half` places, F, B, W the passes of one stage.
+def dualpipe_bubble(half: Num, s: Passes, h: Passes) -> Num:
+    """Return the idle seconds of a bidirectional pipeline of 2 `half` places on its slowest rank; F, B, W are the passes of one stage.
 
-    With n = half - 1: n max(B - W, 0) + max(2 n F, (n - 1) F + n B).
+    With n = half - 1 and a head of H in all, H' without its weight gradients: n max(B - W, 0) + max(0, n F - n H, 2 n F - (2 n + 1) H,
+    (n - 1) B - n H + H', n F + (n - 1) B - 2 n H + H', (n - 1) F + n B - (2 n + 1) H + H'); without a head
+    n max(B - W, 0) + max(2 n F, (n - 1) F + n B).
 
-    Holds when stages are equal, m is at least 2 p, and a pair takes as long as its two halves.
-    Source: dualpipe, README: n (F&B + B' - 3 W) = n (F + 2 B - W) with B' = B + W, one forward more than here; derived from the order.
+    Holds when stages are equal but for the heads at both ends, m is at least 2 p, and a pair takes as long as its two halves.
+    Source: dualpipe, README: n (F&B + B' - 3 W) = n (F + 2 B - W) with B' = B + W, up to one F more than here; derived from the order.
 
-    >>> float(dualpipe_bubble(4.0, Passes(total=3.0, forward=1.0, weights=1.0)))  # published: 3 (F + 2 B - W) = 6
+    >>> none = Passes(total=0.0, forward=0.0, weights=0.0)
+    >>> float(dualpipe_bubble(4.0, Passes(total=3.0, forward=1.0, weights=1.0), none))  # published: 3 (F + 2 B - W) = 6
     6.0
     """
-    n, f, b = half - 1.0, s.forward, s.inputs
-    return n * np.maximum(b - s.weights, 0.0) + np.maximum(2.0 * n * f, (n - 1.0) * f + n * b)
+    n, f, b, head = half - 1.0, s.forward, s.inputs, h.total
+    once = head - h.weights
+    filled = np.maximum(np.maximum(n * f - n * head, 2.0 * n * f - (2.0 * n + 1.0) * head), 0.0)
+    turned = np.maximum((n - 1.0) * b - n * head, n * f + (n - 1.0) * b - 2.0 * n * head)
+    turned = np.maximum(turned, (n - 1.0) * f + n * b - (2.0 * n + 1.0) * head) + once
+    return (n > 0.0) * (n * np.maximum(b - s.weights, 0.0) + np.maximum(filled, turned))
 
 
-#: idle seconds of p ranks, v chunks and m micro-batches, F, B, W the passes of one rank's share of the model; in the order of SCHEDULES
-BUBBLES: tuple[Callable[[Num, Num, Num, Passes], Num], ...] = (
-    interleaved_bubble,
-    lambda p, _v, _m, s: (p - 1.0) * s.total,
-    lambda p, _v, _m, s: zb_h1_bubble(p, s),
-    lambda p, _v, _m, s: zb_v_bubble(p, s),
-    lambda p, _v, _m, s: dualpipe_bubble(p / 2.0, s),
-    lambda p, _v, _m, s: dualpipe_bubble(p, Passes(total=s.total / 2.0, forward=s.forward / 2.0, weights=s.weights / 2.0)),
+def _half(s: Passes) -> Passes:
+    return Passes(total=s.total / 2.0, forward=s.forward / 2.0, weights=s.weights / 2.0)
+
+
+#: idle seconds of p ranks, v chunks and m micro-batches in the order of SCHEDULES, F, B, W the passes of a rank without the head
+BUBBLES: tuple[Callable[[Num, Num, Num, Passes, Passes], Num], ...] = (
+    lambda p, v, m, s, _h: interleaved_bubble(p, v, m, s),
+    lambda p, _v, _m, s, _h: (p - 1.0) * s.total,
+    lambda p, _v, m, s, h: zb_h1_bubble(p, m, s, h),
+    lambda p, _v, m, s, h: zb_v_bubble(p, m, s, h),
+    lambda p, _v, _m, s, h: dualpipe_bubble(p / 2.0, s, h),
+    lambda p, _v, _m, s, h: dualpipe_bubble(p, _half(s), h),
 )
 
 
-def bubble(plan: Degrees, m: Num, s: Passes) -> Num:
-    """Return the idle seconds of a rank in a step of m micro-batches; F, B, W are the passes of one rank's share of the model.
+def bubble(plan: Degrees, m: Num, s: Passes, h: Passes) -> Num:
+    """Return the idle seconds of the slowest rank in a step of m micro-batches; F, B, W are the passes of a rank without the head `h`.
 
     GPipe (p - 1) (F + B + W); the others have their own form; DualPipeV is DualPipe on 2 p stages of half a share.
 
-    Holds when ranks are equal; the forms of each schedule say when else.
+    Holds when ranks are equal but for the head; the forms of each schedule say when else.
     Source: gpipe-2019, section 2.3; megatron-2021, section 2.2; zero-bubble-2023, table 2; dualpipe, README.
     """
     found: Num = 0.0
     for kind in np.unique(plan.schedule):
-        found = np.where(plan.schedule == kind, BUBBLES[int(kind)](plan.pp, plan.vpp, m, s), found)
+        found = np.where(plan.schedule == kind, BUBBLES[int(kind)](plan.pp, plan.vpp, m, s, h), found)
     return found
 
 

@@ -132,21 +132,35 @@ def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants:
 def pipeline(body: Passes, head: Passes, layers: Num, plan: Degrees, batches: Num) -> tuple[Num, Num, Num]:
     """Return the seconds of work, of bubble and of imbalance of `batches` micro-batches through a pipeline.
 
-    work = m (body + head) / p;  bubble as the schedule has it, of one rank's mean;  imbalance = m (slowest - mean rank).
+    work = m (body + head) / p;  imbalance = m (slowest - mean rank);  bubble as the schedule has it, of the mean of the other ranks.
 
     Holds when the fullest rank holds ceil(L / p) layers (ceil(2 L / p) / 2 where two ranks share their stages); where L
     divides evenly the head comes on top of the last stage, else the ends take fewer layers.
     Source: megatron-2021, section 2.2; schedules/forms.py.
     """
+    mean = (body.total + head.total) / plan.pp
+    slowest, even = slowest_rank(body.total, head.total, layers, plan)
     twice = copies(plan.schedule)
-    mean = Passes(
-        total=(body.total + head.total) / plan.pp, forward=(body.forward + head.forward) / plan.pp, weights=(body.weights + head.weights) / plan.pp
-    )
+    share = (mean * plan.pp - twice * slowest) / np.maximum(plan.pp - twice, 1.0) / body.total
+    others = Passes(total=share * body.total, forward=share * body.forward, weights=share * body.weights)
+    top = Passes(total=even * head.total, forward=even * head.forward, weights=even * head.weights)
+    return batches * mean, bubble(plan, batches, others, top), batches * np.maximum(slowest - mean, 0.0)
+
+
+def slowest_rank(body: Num, head: Num, layers: Num, plan: Degrees) -> tuple[Num, Num]:
+    """Return the seconds of a micro-batch on the slowest rank, and 1 where the layers divide evenly.
+
+    even: body / p + head;  else max(body ceil(L / p) / L, (body + head) / p); halves where two ranks share their stages.
+
+    Holds when the ends take fewer layers where there is a remainder.
+    Source: megatron-2021, section 2.2.
+    """
+    twice = copies(plan.schedule)
     places = plan.pp / twice
     stage = np.ceil(layers / places)
-    fullest = body.total * stage / layers / twice
-    slowest = np.where(stage * places == layers, fullest + head.total / twice, np.maximum(fullest, mean.total))
-    return batches * mean.total, bubble(plan, batches, mean), batches * np.maximum(slowest - mean.total, 0.0)
+    fullest = body * stage / layers / twice
+    even = 1.0 * (stage * places == layers)
+    return np.where(even > 0.0, fullest + head / twice, np.maximum(fullest, (body + head) / plan.pp)), even
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
