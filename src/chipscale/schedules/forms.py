@@ -157,6 +157,20 @@ def bubble(plan: Degrees, m: Num, s: Passes, h: Passes) -> Num:
     return found
 
 
+def fill(plan: Degrees, m: Num, s: Passes, h: Passes, hop: Num) -> Num:
+    """Return the seconds that messages add where a pipeline fills and drains, since nothing hides them there.
+
+    2 (p - 1) hop, with half the ranks where micro-batches enter at both ends;  ZB-H1: its bubble with F + hop and B + hop for F and B, less
+    its bubble without, since late weight gradients hide some.
+
+    Holds when steady messages run beside compute but for a share.
+    Source: megatron-2021, section 2.2; derived for ZB-H1.
+    """
+    slower = Passes(total=s.total + 2.0 * hop, forward=s.forward + hop, weights=s.weights)
+    late = zb_h1_bubble(plan.pp, m, slower, h) - zb_h1_bubble(plan.pp, m, s, h)
+    return np.where(plan.schedule == ZB_H1, late, 2.0 * (plan.pp / copies(plan.schedule) - 1.0) * hop)
+
+
 def in_flight(plan: Degrees, m: Num) -> Num:
     """Return the micro-batches whose activations the fullest rank keeps, in units of the whole model's: ranks' shares over p.
 
