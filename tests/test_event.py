@@ -9,7 +9,7 @@ import pytest
 
 from chipscale.plan import SCHEDULES, Plan, degrees
 from chipscale.schedules.forms import Passes, chunks, problem
-from chipscale.schedules.orders import Kind, Order, order
+from chipscale.schedules.orders import Order, order
 from chipscale.simulators.closed_form import pipeline
 from chipscale.simulators.event import stage_layers
 from chipscale.simulators.timeline import Load, Timeline, replay
@@ -50,9 +50,9 @@ class Case:
 def drawn(rng: np.random.Generator, *, plain: bool) -> Case:
     """Draw a plan that its schedule can hold; a plain one has even stages, no head and no messages."""
     name = SCHEDULES[rng.integers(len(SCHEDULES))]
-    p = 2 * int(rng.integers(1, 9)) if name == "dualpipe" else int(rng.integers(2, 17))
+    p = 2 * int(rng.integers(1, 7)) if name == "dualpipe" else int(rng.integers(2, 13))
     v = int(rng.integers(1, 5)) if name == "1f1b" else 1
-    m = int(rng.integers(1, 5 * p))
+    m = int(rng.integers(1, 4 * p))
     m += m % 2
     while problem(name, p, v, m):
         m += 2

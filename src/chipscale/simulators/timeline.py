@@ -8,12 +8,15 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from chipscale.schedules.orders import Kind, Op, Order
+from chipscale.schedules.orders import Kind, Op, Order, Slot
 
 #: streams of a rank, in the order in which a trace shows them; activations and gradients of the pipeline are apart
 STREAMS = ("compute", "tp", "ep", "cp", "pp forward", "pp backward", "dp", "copy")
 
 NAMES = {Kind.FORWARD: "forward", Kind.INPUT: "backward, inputs", Kind.WEIGHT: "backward, weights", Kind.BACKWARD: "backward"}
+#: what each kind counts as where one operation waits for another: a whole backward pass is its inputs
+WAYS = (0, 1, 2, 1)
+WEIGHT = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +123,7 @@ class _Rank:
     free: float = 0.0
     busy: float = 0.0
     copied: float = 0.0
-    wire: dict[Kind, float] = field(default_factory=lambda: {Kind.FORWARD: 0.0, Kind.INPUT: 0.0})
+    wire: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
 
 class _Run:
@@ -131,39 +134,48 @@ class _Run:
         self.seconds = np.vstack([load.compute, load.compute[1] + load.compute[2]]).tolist()
         self.copies = [0.0] * order.stages if load.copy is None else load.copy.tolist()
         self.ranks = [_Rank() for _ in order.ranks]
-        self.arrived: dict[tuple[Kind, int, int], float] = {}
-        self.origin = {Kind.FORWARD: 0, Kind.INPUT: order.stages - 1}
+        self.arrived: dict[tuple[int, int, int], float] = {}
+        self.origin = (0, order.stages - 1)
         self.heap: list[tuple[float, int]] = []
         self.slices: list[Slice] = []
         self.messages: list[Message] = []
         size = order.batches // len(order.flows)
-        self.first = frozenset(f * size for f in range(len(order.flows)))
-        self.last = frozenset((f + 1) * size - 1 for f in range(len(order.flows)))
+        flows = range(len(order.flows))
+        self.edges = (frozenset(f * size for f in flows), frozenset((f + 1) * size - 1 for f in flows))
 
     def start(self, rank: int) -> None:
         """Start a rank's next slot as soon as all that it waits for is known; its own earlier passes are, since it runs them in order."""
         r, slots = self.ranks[rank], self.order.ranks[rank]
         if r.running or r.slot == len(slots):
             return
-        slot = slots[r.slot]
-        keys = [(_way(op), op.stage, op.batch) for op in slot if op.kind is not Kind.WEIGHT and op.stage != self.origin[_way(op)]]
-        known = [self.arrived[key] for key in keys if key in self.arrived]
-        if len(known) < len(keys):
-            return
-        noise = 1.0 if self.rng is None else float(np.exp(self.jitter * self.rng.standard_normal() - self.jitter**2 / 2.0))
-        lengths = [self.seconds[op.kind][op.stage] * self.pace[rank] * noise for op in slot]
-        gather = self.load.ahead * sum(lengths)
-        r.began = max([r.free + gather, *known, *(self._fetch(rank, op) for op in slot)])
+        slot, ready = slots[r.slot], r.free
+        for op in slot:
+            way = WAYS[op.kind]
+            if way < WEIGHT and op.stage != self.origin[way]:
+                arrived = self.arrived.get((way, op.stage, op.batch))
+                if arrived is None:
+                    return
+                ready = max(ready, arrived)
+        pace = self.pace[rank] * self._noise()
+        lengths = [self.seconds[op.kind][op.stage] * pace for op in slot]
+        busy = sum(lengths)
+        gather = self.load.ahead * busy
+        r.began = max(ready, r.free + gather, self._fetched(rank, slot))
         if not r.slot:
             r.begin = r.began - gather
-        r.busy += sum(lengths)
+        r.busy += busy
         r.done = r.began
+        sends = 0
         for op, length in zip(slot, lengths, strict=True):
             self.slices.append(Slice(rank, "compute", NAMES[op.kind], r.done, length, op))
             r.done += length
-        r.free = r.done + self.load.shown * sum(op.kind is not Kind.WEIGHT for op in slot)
+            sends += WAYS[op.kind] < WEIGHT
+        r.free = r.done + self.load.shown * sends
         r.running = True
         heappush(self.heap, (r.free, rank))
+
+    def _noise(self) -> float:
+        return 1.0 if self.rng is None else float(np.exp(self.jitter * self.rng.standard_normal() - self.jitter**2 / 2.0))
 
     def finish(self, rank: int) -> None:
         """End the slot that runs on a rank: send what it made, and start whoever waited for it."""
@@ -172,43 +184,36 @@ class _Run:
         r.slot, r.running = r.slot + 1, False
         waiting = [rank]
         for op in slot:
-            way = _way(op)
-            to = op.stage + (1 if way is Kind.FORWARD else -1)
-            if way is Kind.FORWARD:
-                self._copy(rank, op.stage, "store", op, r.done)
-            if op.kind is not Kind.WEIGHT and 0 <= to < self.order.stages:
+            way = WAYS[op.kind]
+            to = op.stage + (-1 if way else 1)
+            if not way and self.copies[op.stage]:
+                self._copy(rank, op, "store", r.done)
+            if way < WEIGHT and 0 <= to < self.order.stages:
                 target = self.order.rank(to, op.batch)
-                self.arrived[way, to, op.batch] = r.free if target == rank else self._send(rank, target, op)
+                self.arrived[way, to, op.batch] = r.free if target == rank else self._send(rank, target, op, way)
                 waiting.append(target)
         for one in waiting:
             self.start(one)
 
-    def _send(self, rank: int, target: int, op: Op) -> float:
+    def _send(self, rank: int, target: int, op: Op, way: int) -> float:
         """Put a message on the wire; return when its receiver has it."""
-        r, way = self.ranks[rank], _way(op)
+        r, hop = self.ranks[rank], self.load.hop
         sent = max(r.done, r.wire[way])
-        r.wire[way] = sent + self.load.hop
-        fills = (
-            (op.batch in self.first and op.stage < len(self.ranks))
-            if way is Kind.FORWARD
-            else (op.batch in self.last and op.stage <= len(self.ranks))
-        )
-        arrived = sent + self.load.hop if fills else max(r.free, sent + self.load.shown)
-        self.messages.append(Message(rank, target, sent, sent + self.load.hop, op))
-        return arrived
+        r.wire[way] = sent + hop
+        self.messages.append(Message(rank, target, sent, sent + hop, op))
+        unhidden = op.batch in self.edges[way] and op.stage <= len(self.ranks) - (not way)
+        return sent + hop if unhidden else max(r.free, sent + self.load.shown)
 
-    def _fetch(self, rank: int, op: Op) -> float:
+    def _fetched(self, rank: int, slot: Slot) -> float:
         """Copy activations back from the host while the slot before runs; return when they are there."""
-        backward = op.kind in (Kind.INPUT, Kind.BACKWARD)
-        return self._copy(rank, op.stage, "fetch", op, self.ranks[rank].began) if backward else 0.0
+        backward = [op for op in slot if self.copies[op.stage] and WAYS[op.kind] == Kind.INPUT]
+        return max((self._copy(rank, op, "fetch", self.ranks[rank].began) for op in backward), default=0.0)
 
-    def _copy(self, rank: int, stage: int, name: str, op: Op, earliest: float) -> float:
-        if not self.copies[stage]:
-            return 0.0
-        r = self.ranks[rank]
+    def _copy(self, rank: int, op: Op, name: str, earliest: float) -> float:
+        r, seconds = self.ranks[rank], self.copies[op.stage]
         start = max(r.copied, earliest)
-        r.copied = start + self.copies[stage]
-        self.slices.append(Slice(rank, "copy", name, start, self.copies[stage], op))
+        r.copied = start + seconds
+        self.slices.append(Slice(rank, "copy", name, start, seconds, op))
         return r.copied
 
     def close(self, rank: int) -> float:
@@ -220,7 +225,3 @@ class _Run:
         if load.optimizer:
             self.slices.append(Slice(rank, "compute", "optimizer", r.free + load.late, load.optimizer))
         return r.free + load.late + load.optimizer
-
-
-def _way(op: Op) -> Kind:
-    return Kind.INPUT if op.kind is Kind.BACKWARD else op.kind
