@@ -150,8 +150,23 @@ def pipeline(body: Passes, head: Passes, layers: Num, plan: Degrees, batches: Nu
         weights=even * head.weights + more * body.weights / body.total,
     )
     rank = _share(body, others / body.total)
-    idle = bubble(plan, batches, rank, top)
+    idle = bubble(plan, batches, rank, top) - (1.0 - even) * lighter_end(body, head, layers, slowest, plan, batches)
     return batches * mean, idle, batches * np.maximum(slowest - mean, 0.0), fill(plan, batches, rank, top, hop)
+
+
+def lighter_end(body: Passes, head: Passes, layers: Num, slowest: Num, plan: Degrees, batches: Num) -> Num:
+    """Return what 1F1B saves where the last rank, of x seconds, is lighter than the slowest before it, of s seconds, f s of them forward.
+
+    x - max(0, x - f s) - max(0, x - (1 - f) s), with x = l min(floor((s - head) / l), ceil(L / p)) + head and l = body / L: the slowest
+    works on its next micro-batch while it waits for the last rank's first, and on its last but one while it waits for the last.
+
+    Holds when uneven layers are dealt as `simulators.event.dealt` does, and v = 1.
+    Source: megatron-2021, section 2.2 (1F1B); derived.
+    """
+    layer, way = body.total / layers, body.forward / body.total
+    last = layer * np.minimum(np.floor((slowest - head.total) / layer + 1e-9), np.ceil(layers / plan.pp)) + head.total
+    saved = last - np.maximum(last - way * slowest, 0.0) - np.maximum(last - (1.0 - way) * slowest, 0.0)
+    return saved * ((plan.schedule == 0.0) & (plan.vpp == 1.0) & (plan.pp > 1.0) & (batches > 1.0) & (last < slowest))
 
 
 def _share(s: Passes, part: Num) -> Passes:
