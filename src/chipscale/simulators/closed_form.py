@@ -135,8 +135,7 @@ def pipeline(body: Passes, head: Passes, layers: Num, plan: Degrees, batches: Nu
     work = m (body + head) / p;  imbalance = m (slowest - mean rank);  bubble as the schedule has it, of the mean of the other ranks;
     what the slowest has more counts as its head.
 
-    Holds when layers divide evenly over stages; else 1F1B and GPipe are within 2 % from p micro-batches on, the others within about 10 %
-    (docs/training.md).
+    Holds when layers divide evenly over stages, and for 1F1B and GPipe else too; for what else does not divide see docs/training.md.
     Source: megatron-2021, section 2.2; schedules/forms.py.
     """
     mean = (body.total + head.total) / plan.pp

@@ -11,7 +11,7 @@ import numpy as np
 from chipscale.schedules.orders import Kind, Op, Order, Slot
 
 #: streams of a rank, in the order in which a trace shows them; activations and gradients of the pipeline are apart
-STREAMS = ("compute", "tp", "ep", "cp", "pp forward", "pp backward", "dp", "copy")
+STREAMS = ("compute", "tp", "ep", "cp", "pp forward", "pp backward", "dp", "copy out", "copy in")
 
 NAMES = {Kind.FORWARD: "forward", Kind.INPUT: "backward, inputs", Kind.WEIGHT: "backward, weights", Kind.BACKWARD: "backward"}
 #: what each kind counts as where one operation waits for another: a whole backward pass is its inputs
@@ -25,7 +25,7 @@ class Load:
 
     `compute` (3 x stages) includes the exposed share of `traffic`, which lists (stream, seconds on the wire, 3 x stages). A message takes
     `hop`, of which `shown` keeps its sender's cores busy. `ahead` is what gathering sharded parameters adds to a second of compute, unless
-    the rank idles before; `copy` (stages) is a copy of activations to the host, and the same back. After its last operation a rank reduces
+    the rank idles before; `copy` (stages) is a copy of activations to the host, and the same back on the other half of the link. After its last operation a rank reduces
     gradients for `reduce`, `late` of it after the backward pass, then steps its optimizer.
     """
 
@@ -122,7 +122,8 @@ class _Rank:
     done: float = 0.0
     free: float = 0.0
     busy: float = 0.0
-    copied: float = 0.0
+    stored: float = 0.0
+    fetched: float = 0.0
     wire: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
 
@@ -136,6 +137,7 @@ class _Run:
         self.ranks = [_Rank() for _ in order.ranks]
         self.arrived: dict[tuple[int, int, int], float] = {}
         self.origin = (0, order.stages - 1)
+        self.stored: dict[tuple[int, int], float] = {}
         self.heap: list[tuple[float, int]] = []
         self.slices: list[Slice] = []
         self.messages: list[Message] = []
@@ -187,7 +189,7 @@ class _Run:
             way = WAYS[op.kind]
             to = op.stage + (-1 if way else 1)
             if not way and self.copies[op.stage]:
-                self._copy(rank, op, "store", r.done)
+                r.stored = self.stored[op.stage, op.batch] = self._copy(rank, op, "copy out", max(r.stored, r.done))
             if way < WEIGHT and 0 <= to < self.order.stages:
                 target = self.order.rank(to, op.batch)
                 self.arrived[way, to, op.batch] = r.free if target == rank else self._send(rank, target, op, way)
@@ -206,15 +208,15 @@ class _Run:
 
     def _fetched(self, rank: int, slot: Slot) -> float:
         """Copy activations back from the host while the slot before runs; return when they are there."""
-        backward = [op for op in slot if self.copies[op.stage] and WAYS[op.kind] == Kind.INPUT]
-        return max((self._copy(rank, op, "fetch", self.ranks[rank].began) for op in backward), default=0.0)
+        r = self.ranks[rank]
+        for op in slot:
+            if self.copies[op.stage] and WAYS[op.kind] == Kind.INPUT:
+                r.fetched = self._copy(rank, op, "copy in", max(r.fetched, r.began, self.stored[op.stage, op.batch]))
+        return r.fetched
 
-    def _copy(self, rank: int, op: Op, name: str, earliest: float) -> float:
-        r, seconds = self.ranks[rank], self.copies[op.stage]
-        start = max(r.copied, earliest)
-        r.copied = start + seconds
-        self.slices.append(Slice(rank, "copy", name, start, seconds, op))
-        return r.copied
+    def _copy(self, rank: int, op: Op, stream: str, start: float) -> float:
+        self.slices.append(Slice(rank, stream, "activations", start, self.copies[op.stage], op))
+        return start + self.copies[op.stage]
 
     def close(self, rank: int) -> float:
         """Reduce gradients, most of it beside the last backward passes, and step the optimizer; return when the rank is done."""
