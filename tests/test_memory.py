@@ -16,9 +16,10 @@ from chipscale.catalog import load
 from chipscale.evidence import EvidenceError
 from chipscale.facts.framework import MIXED, Keeping
 from chipscale.facts.model import MLP, Attention, Block
-from chipscale.memory import by_stage, holds, in_flight, need, shares
+from chipscale.memory import by_stage, holds, need, shares
 from chipscale.plan import MODULES, Plan, bits, degrees, fully, parse
 from chipscale.rows import read, understand
+from chipscale.schedules.forms import in_flight
 from chipscale.scores import memory_scores
 from chipscale.validate import PEAKS, peaks
 
@@ -53,8 +54,8 @@ def test_states_of_zero(sharding: int, gigabytes: float) -> None:
 
 def test_micro_batches_in_flight() -> None:
     plan = degrees(Plan(pp=8))
-    assert [float(in_flight(plan, float(i), 64.0)) for i in (0, 1, 7)] == [8.0, 7.0, 1.0]
-    assert float(in_flight(plan, 0.0, 4.0)) == 4.0
+    assert [float(in_flight(plan, 64.0, float(i))) for i in (0, 1, 7)] == [8.0, 7.0, 1.0]
+    assert float(in_flight(plan, 4.0)) == 4.0
 
 
 def test_measured_peaks() -> None:

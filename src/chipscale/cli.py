@@ -19,9 +19,10 @@ if TYPE_CHECKING:
 
     from chipscale.catalog import Catalog
     from chipscale.facts.chip import Chip
+    from chipscale.facts.job import Job
     from chipscale.facts.model import Model
     from chipscale.scores import Validation
-    from chipscale.verdict.nouns import Verdict
+    from chipscale.verdict.nouns import Side, Verdict
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
 MOST_CHIPS = 10_000_000
@@ -241,6 +242,8 @@ def train(
     precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 5,
+    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="replay the first plan event by event into a Chrome trace")] = None,
+    stage_layers: Annotated[str | None, typer.Option(metavar="3,4,...", help="layers of each pipeline stage in the trace")] = None,
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step costs."""
@@ -259,6 +262,13 @@ def train(
     known = _catalog(catalog)
     sides = search(known, model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
                    framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
+    if trace is not None:
+        from chipscale.planning import training_job
+
+        job = training_job(known, model, chips, length=length, batch=batch, precision=precision)
+        _trace(known, chip, sides[0], job, trace, framework=framework, assume=assumptions(assume), layers=counts(stage_layers))
+    elif stage_layers is not None:
+        raise EvidenceError("--stage-layers: deals layers in a trace; add --trace FILE")
     if as_json:
         from chipscale.report.jsonable import to_json
 
@@ -275,6 +285,32 @@ def train(
             ("energy", f"{quantity(energy, 'Wh')}, the chips alone at their stated power" if energy else "unknown, the chip's power is not stated")
         ]
     return show(step_screen(sides, title, extra))
+
+
+def counts(text: str | None) -> list[int] | None:
+    """Read "3,4,4,3".
+
+    >>> counts("3,4,4,3")
+    [3, 4, 4, 3]
+    """
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
+        raise EvidenceError(f"--stage-layers {text}: write a whole number for each stage, parted by commas, as in 3,4,4,3")
+    return [int(part) for part in parts]
+
+
+def _trace(catalog: Catalog, chip: str, side: Side, job: Job, out: Path, *, framework: str | None, assume: Mapping[str, str],
+           layers: list[int] | None) -> None:  # fmt: skip
+    from chipscale.planning import replay
+    from chipscale.report.trace import chrome_trace
+    from chipscale.units import show as quantity
+
+    found = replay(catalog, chip, side, job, framework=framework, assume=assume, layers=layers)
+    write(out, chrome_trace(found.replay, f"{job.title} on {job.chips:,} {side.chip}: {side.plan}", found.layer_bytes), "--trace")
+    said = f"replayed {quantity(found.replay.seconds, 's')}, closed form {quantity(side.seconds.median, 's')}"
+    typer.echo(f"wrote {out} ({side.plan}; {said}); open it at ui.perfetto.dev", err=True)
 
 
 @app.command()

@@ -13,6 +13,7 @@ from chipscale.facts.model import MLP, Block, Experts, Model
 from chipscale.facts.parameters import feed_by_place, mixer_parameters, mlp_parameters, parameters
 from chipscale.ops.work import Num
 from chipscale.plan import MODULES, Degrees, fully
+from chipscale.schedules.forms import copies, in_flight
 
 #: share of a chip's memory that a plan cannot fill: what the allocator reserves beyond what is allocated (3 to 7 %, median 4 %, of
 #: 19 plans of simumax-b200), contexts of the runtime and of collectives (assumed 2 %)
@@ -117,23 +118,6 @@ def holds(model: Model, *, operand: float = 2.0, scores: float = 0.0) -> Holds:
                  head=float(count.head), tied=model.tied, extra=float(model.mtp_layers))  # fmt: skip
 
 
-def in_flight(plan: Degrees, stage: Num, batches: Num) -> Num:
-    """Return how many micro-batches of a whole stage are kept at once on stage `stage` (0 is the first).
-
-    p - i, under interleaving (2 (p - i - 1) + (v - 1) p + 1) / v; at most m.
-
-    Holds when the schedule is 1F1B, or its interleaved form where v > 1.
-    Source: megatron-2021, section 2.2; korthikanti-2022, section 4.2.3 (first stage: 1 + (p - 1) / (p v) times p).
-
-    >>> from chipscale.plan import Plan, degrees
-    >>> float(in_flight(degrees(Plan(pp=8, vpp=4)), 0.0, 64.0))
-    9.75
-    """
-    waiting = plan.pp - stage
-    chunks = (2.0 * (waiting - 1.0) + (plan.vpp - 1.0) * plan.pp + 1.0) / plan.vpp
-    return np.minimum(np.where(plan.vpp > 1.0, chunks, waiting), batches)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shares:
     """What part of its dense parameters (`dense`) and of its experts (`experts`) a rank keeps of a state that is spread."""
@@ -189,10 +173,10 @@ def stages(h: Holds, plan: Degrees, batches: Num) -> tuple[Stage, Stage, Stage]:
     embedding, head = h.embedding, h.head or h.embedding * h.tied
     whole = one * (h.head if not h.tied else 0.0)
     return (
-        Stage(lead=front, body=first - front + one * h.extra, ends=embedding + whole, flight=in_flight(plan, 0.0, batches), loss=one),
-        Stage(lead=inner * middle, body=inner * (n - middle), ends=0.0, flight=in_flight(plan, np.minimum(1.0, plan.pp - 1.0), batches), loss=0.0),
+        Stage(lead=front, body=first - front + one * h.extra, ends=embedding + whole, flight=in_flight(plan, batches), loss=one),
+        Stage(lead=inner * middle, body=inner * (n - middle), ends=0.0, flight=in_flight(plan, batches, np.minimum(1.0, plan.pp - 1.0)), loss=0.0),
         Stage(lead=last - back, body=back + h.extra, ends=np.where(one > 0.0, embedding + whole, head),
-              flight=in_flight(plan, plan.pp - 1.0, batches), loss=1.0),
+              flight=in_flight(plan, batches, plan.pp - 1.0), loss=1.0),
     )  # fmt: skip
 
 
@@ -252,8 +236,10 @@ def staged(h: Holds, s: Stage, c: Common, plan: Degrees, tokens: Num, k: Keeping
     Source: zero-2020, section 5; korthikanti-2022, section 4; pytorch-fsdp-2023, section 3.
     """
     ends, n = s.ends / plan.tp, np.maximum(s.lead + s.body, 1.0)
-    dense = (s.lead * h.lead.dense + s.body * h.body.dense) / plan.tp + ends
-    experts = (s.lead * h.lead.experts + s.body * h.body.experts) / (plan.ep * plan.etp)
+    both = copies(plan.schedule)
+    dense = both * ((s.lead * h.lead.dense + s.body * h.body.dense) / plan.tp + ends)
+    experts = both * (s.lead * h.lead.experts + s.body * h.body.experts) / (plan.ep * plan.etp)
+    once = np.where(plan.sharding >= 1.0, both, 1.0)
     held = dense + experts
     gathered = np.where(plan.pp > 1.0, held, np.minimum(ends + 2.0 / n * (held - ends), held))
     full = fully(plan, n)
@@ -261,7 +247,7 @@ def staged(h: Holds, s: Stage, c: Common, plan: Degrees, tokens: Num, k: Keeping
     return Need(
         weights=k.weight * (dense * c.weights.dense + experts * c.weights.experts),
         gradients=k.gradient * (dense * c.gradients.dense + experts * c.gradients.experts),
-        optimizer=k.optimizer * (1.0 - k.offload_optimizer) * (dense * c.optimizer.dense + experts * c.optimizer.experts),
+        optimizer=k.optimizer * (1.0 - k.offload_optimizer) * (dense * c.optimizer.dense + experts * c.optimizer.experts) / once,
         activations=(1.0 - k.offload_activations) * tokens * s.flight * kept,
         buffers=c.gathered * gathered + np.maximum(s.loss * c.loss, c.work),
         lost=0.0,

@@ -16,13 +16,16 @@ SHARDING = ("none", "zero1", "zero2", "zero3")
 RECOMPUTE = ("none", "selective", "full")
 #: what recomputing drops, bit by bit: 1 is "selective", 2 "full"; `op` keeps every second product and attention's output
 MODULES = ("core_attn", "full", "mla_up_proj", "layernorm", "mlp", "moe_act", "moe", "shared_experts", "op")
+SCHEDULES = ("1f1b", "gpipe", "zb-h1", "zb-v", "dualpipe", "dualpipe-v")
+#: fields of Plan that are positions in a list of words
+WORDS = {"sharding": SHARDING, "schedule": SCHEDULES}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One way to spread a training step over chips.
 
-    tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `recompute` has a bit for each
+    tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `schedule` in `SCHEDULES`, `recompute` has a bit for each
     of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
     that is not 0; `vpp` is the number of model chunks a stage (interleaving).
     """
@@ -38,15 +41,17 @@ class Plan:
     sharding: int = 1
     recompute: int = 0
     recompute_layers: int = 0
+    schedule: int = 0
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"):
             if getattr(self, name) < 1:
                 raise EvidenceError(f"plan: {name}={getattr(self, name)} must be at least 1")
-        if not (0 <= self.sharding < 4 and 0 <= self.recompute < 1 << len(MODULES) and self.recompute_layers >= 0):
-            raise EvidenceError(
-                f"plan: sharding is one of {', '.join(SHARDING)}, recompute one of {', '.join(RECOMPUTE)} or modules, recompute_layers at least 0"
-            )
+        for name, words in WORDS.items():
+            if not 0 <= getattr(self, name) < len(words):
+                raise EvidenceError(f"plan: {name}={getattr(self, name)} is not a position in {', '.join(words)}; use 0 to {len(words) - 1}")
+        if not (0 <= self.recompute < 1 << len(MODULES) and self.recompute_layers >= 0):
+            raise EvidenceError(f"plan: recompute is one of {', '.join(RECOMPUTE)} or modules, recompute_layers at least 0")
         if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
             raise EvidenceError(
                 f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}; choose other degrees"
@@ -59,7 +64,10 @@ class Plan:
     def __str__(self) -> str:
         degrees = [f"{n}={getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
         layers = [f"recompute_layers={self.recompute_layers}"] if self.recompute_layers else []
-        return ",".join([*degrees, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={named(self.recompute)}", *layers])
+        schedule = [f"schedule={SCHEDULES[self.schedule]}"] if self.schedule else []
+        return ",".join(
+            [*degrees, *schedule, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={named(self.recompute)}", *layers]
+        )
 
 
 def named(recompute: int) -> str:
@@ -102,6 +110,7 @@ class Degrees:
     sharding: Num
     recompute: Num
     recompute_layers: Num
+    schedule: Num
 
     @property
     def sp(self) -> Num:
@@ -144,6 +153,7 @@ class PlanTable:
     sharding: Ints
     recompute: Ints
     recompute_layers: Ints
+    schedule: Ints
 
     def __len__(self) -> int:
         return len(self.tp)
@@ -188,7 +198,7 @@ def parse(text: str, chips: int) -> Plan:
         if name == "recompute" and not value.isdigit():
             values[name] = bits(value)
             continue
-        words = {"sharding": SHARDING, "recompute": RECOMPUTE}.get(name, ())
+        words = WORDS.get(name, ())
         digits = value.isascii() and value.isdigit() and len(value) < 10
         if value in words:
             values[name] = words.index(value)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -15,8 +15,10 @@ from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters
-from chipscale.plan import Plan, degrees, parse
+from chipscale.plan import SCHEDULES, Plan, degrees, parse
+from chipscale.schedules.forms import in_flight, refuse
 from chipscale.search import Evaluator, Problem, best, check, evaluator, most_tp, space
+from chipscale.simulators.event import Replay, replayed
 from chipscale.step import CAUSES
 from chipscale.verdict.contest import precisions
 from chipscale.verdict.nouns import Interval, Side
@@ -40,12 +42,7 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
             raise EvidenceError(f"{name} = {n}: it must be from 1 to {most:,}")
     if precision is not None and precision not in TRAINED:
         raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
-    found = catalog.model(model)
-    sequences = batch if batch is not None else max(chips, round(2**22 / length / chips) * chips)
-    if not 1 <= sequences <= 10**9:
-        raise EvidenceError(f"--batch {sequences}: it must be from 1 to 1,000,000,000 sequences")
-    job = Job(id=f"train {found.id}", title=f"train {found.name}", phase="train", model=model, chips=chips, length=length, batch=sequences,
-              tokens=tokens or 1.0, precisions=("bf16", "fp8", "mxfp8") if precision is None else (precision,))  # fmt: skip
+    job = training_job(catalog, model, chips, length=length, batch=batch, tokens=tokens, precision=precision)
     calibration, c = read_calibration(catalog), candidate(catalog, chip, assume or {})
     sides: list[Side] = []
     ranked = sorted(zip(c.belief.hypotheses, c.clusters, strict=True), key=lambda pair: -pair[0].weight)
@@ -58,6 +55,41 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
             sides += [_side(e, one, h.value, h.key, cluster.id, job, p, calibration) for one in _plans(e, job, plan, top)]
     order = sorted(sides, key=lambda s: ([h.key for h, _ in ranked].index(s.hypothesis), s.seconds.median))
     return tuple(s for key in dict.fromkeys(s.hypothesis for s in order) for s in [o for o in order if o.hypothesis == key][:top])
+
+
+def training_job(catalog: Catalog, model: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
+                 precision: str | None = None) -> Job:  # fmt: skip
+    """State a training job whole: sequences of 4,096 tokens and 4 M tokens a step unless given."""
+    found = catalog.model(model)
+    length = 4096 if length is None else length
+    sequences = batch if batch is not None else max(chips, round(2**22 / length / chips) * chips)
+    if not 1 <= sequences <= 10**9:
+        raise EvidenceError(f"--batch {sequences}: it must be from 1 to 1,000,000,000 sequences")
+    return Job(id=f"train {found.id}", title=f"train {found.name}", phase="train", model=model, chips=chips, length=length, batch=sequences,
+               tokens=tokens or 1.0, precisions=("bf16", "fp8", "mxfp8") if precision is None else (precision,))  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replayed:
+    """A side's step, replayed; `layer_bytes` are the activations of one layer and micro-batch."""
+
+    replay: Replay
+    layer_bytes: float
+
+
+def replay(catalog: Catalog, chip: str, side: Side, job: Job, *, framework: str | None = None, assume: Mapping[str, str] | None = None,
+           layers: Sequence[int] | None = None) -> Replayed:  # fmt: skip
+    """Replay the step of a side that `train` found, event by event; `layers` deals them to the stages otherwise than evenly.
+
+    Errors: layers that do not fit the stages, a schedule that cannot hold the micro-batches.
+    """
+    one = next(h.value for h in candidate(catalog, chip, assume or {}).belief.hypotheses if h.key == side.hypothesis)
+    e, _ = _evaluator(catalog, job, one, side.precision, read_calibration(catalog), framework)
+    plan = parse(side.plan, job.chips)
+    d = degrees(plan)
+    found = replayed(e.times(d), e.sizes, plan, e.hardware, e.constants, layers=layers)
+    kept = in_flight(d, float(found.timeline.order.batches)) * e.sizes.layers / plan.pp
+    return Replayed(replay=found, layer_bytes=float(e.need(d).activations / kept))
 
 
 def days(side: Side, chips: int, tokens: float) -> float:
@@ -102,7 +134,6 @@ def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
     problems = (
         (heads % plan.tp, f"tp={plan.tp} does not divide {heads} attention heads"),
         (plan.pp > model.layers, f"pp={plan.pp} is more than the {model.layers} layers"),
-        (plan.pp * plan.vpp > model.layers and plan.vpp > 1, f"pp x vpp = {plan.pp * plan.vpp} is more than the {model.layers} layers"),
         (plan.ep * plan.etp > 1 and not experts, f"ep={plan.ep}, etp={plan.etp}: {model.id} has no experts"),
         (plan.ep > 1 and experts and experts % plan.ep, f"ep={plan.ep} does not divide {experts} experts"),
         (each != int(each) or each < 1, f"dp x micro-batch = {plan.dp * plan.micro_batch} does not divide a batch of {job.batch} sequences"),
@@ -110,6 +141,7 @@ def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
     for bad, why in problems:
         if bad:
             raise EvidenceError(f"--plan: {why}; choose another degree")
+    refuse(SCHEDULES[plan.schedule], plan.pp, plan.vpp, int(each), model.layers)
 
 
 def _side(e: Evaluator, plan: Plan, chip: Chip, hypothesis: str, cluster: str, job: Job, precision: str, calibration: Calibration) -> Side:

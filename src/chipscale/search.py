@@ -15,7 +15,8 @@ from chipscale.facts.framework import MIXED, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
-from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees
+from chipscale.plan import SCHEDULES, Degrees, Ints, Plan, PlanTable, degrees
+from chipscale.schedules.forms import fits
 from chipscale.simulators.closed_form import simulate, times
 from chipscale.step import Sizes, Step, Times, sizes
 
@@ -48,10 +49,11 @@ def divisors(n: int, most: int) -> list[int]:
 
 
 @cache
-def space(model: Model, chips: int, batch: int, most_tp: int) -> PlanTable:
+def space(model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[str, ...] = ("1f1b",)) -> PlanTable:
     """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
 
-    tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute.
+    tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute; `schedules` beside 1f1b are tried
+    where they can hold the micro-batches.
     """
     experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
     heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
@@ -65,19 +67,30 @@ def space(model: Model, chips: int, batch: int, most_tp: int) -> PlanTable:
             splits = [(e, t) for e in (divisors(experts, ranks) if experts else [1]) for t in ({1, tp} if experts else {1}) if ranks % (e * t) == 0]
             vpps = [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and -(-model.layers // pp) >= v)]
             micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
-            tables.append(_crossed(tp, pp, cp, dp, splits, vpps, micros))
+            tables += [_crossed((tp, pp, cp, dp), splits, *kept) for kept in _schedules(schedules, pp, batch // dp, model.layers, vpps, micros)]
     if not tables:
         raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
     grid = np.concatenate(tables, axis=1)
     return PlanTable(**{f.name: np.ascontiguousarray(grid[i]) for i, f in enumerate(fields(PlanTable))})
 
 
-def _crossed(tp: int, pp: int, cp: int, dp: int, splits: list[tuple[int, int]], vpps: list[int], micros: list[int]) -> Ints:
-    """Cross the free axes of one (tp, pp, cp); the rows of the result are the fields of PlanTable in order."""
+def _schedules(names: tuple[str, ...], pp: int, each: int, layers: int, vpps: list[int], micros: list[int]) -> list[tuple[list[int], list[int], int]]:
+    """List (interleaves, micro-batch sizes, schedule) of the schedules that run on these stages and micro-batches."""
+    found = []
+    for name in names:
+        interleaves = vpps if name == "1f1b" else [1]
+        fit = [m for m in micros if name == "1f1b" or fits(name, pp, each // m, layers)]
+        if fit:
+            found.append((interleaves, fit, SCHEDULES.index(name)))
+    return found
+
+
+def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], vpps: list[int], micros: list[int], schedule: int) -> Ints:
+    """Cross the free axes of one (tp, pp, cp, dp) and schedule; the rows of the result are the fields of PlanTable in order."""
     s, v, m, z, r = (i.ravel() for i in np.indices((len(splits), len(vpps), len(micros), 4, 3)))
     ep, etp = np.array(splits).T
-    fixed = [np.full(len(s), n, dtype=np.int64) for n in (tp, pp, cp, dp)]
-    return np.stack([fixed[0], fixed[1], np.array(vpps)[v], fixed[2], ep[s], etp[s], fixed[3], np.array(micros)[m], z, r, 0 * r])
+    tp, pp, cp, dp, kind = (np.full(len(s), n, dtype=np.int64) for n in (*fixed, schedule))
+    return np.stack([tp, pp, np.array(vpps)[v], cp, ep[s], etp[s], dp, np.array(micros)[m], z, r, 0 * r, kind])
 
 
 def most_tp(hardware: Hardware) -> int:

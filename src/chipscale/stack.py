@@ -60,7 +60,7 @@ class Stack:
         """Cost all bundles and sum them by guess and cause."""
         n = len(self.row)
         cause = {name: np.zeros(n) for name in CAUSE_NAMES}
-        forward, core = np.zeros(n), np.zeros(n)
+        forward, core, weights, head_forward, head_weights = (np.zeros(n) for _ in range(5))
         for bundle in self.bundles:
             cost = seconds(bundle.work, bundle.hardware, gathered(k, bundle.owner, READ))
             total = np.bincount(bundle.owner, weights=np.broadcast_to(cost, bundle.owner.shape), minlength=n)
@@ -68,7 +68,11 @@ class Stack:
             if not bundle.work.backward and bundle.work.cause != "head":
                 forward += total
                 core += total * float(bundle.work.core)
-        return Times(forward=forward, core=core, **cause)
+            head = bundle.work.cause == "head"
+            weights += total * (bundle.work.weights and not head)
+            head_weights += total * (bundle.work.weights and head)
+            head_forward += total * (head and not bundle.work.backward)
+        return Times(forward=forward, core=core, weights=weights, head_forward=head_forward, head_weights=head_weights, **cause)
 
     def log_seconds(self, theta: np.ndarray) -> np.ndarray:
         """Return each row's log step time: the mean over its guesses, each with its weight of `likely`."""
@@ -118,10 +122,10 @@ def graph_of(row: Measured, model: Model, plan: Plan) -> Graph:
 
 
 def _bundles(graphs: Sequence[Graph], hardware: Hardware) -> tuple[Bundle, ...]:
-    groups: dict[tuple[str, str, bool, bool, bool], list[tuple[int, Work]]] = {}
+    groups: dict[tuple[str, str, bool, bool, bool, bool], list[tuple[int, Work]]] = {}
     for owner, graph in enumerate(graphs):
         for work in graph.works:
-            groups.setdefault((work.form, work.cause, work.narrow, work.backward, work.core), []).append((owner, work))
+            groups.setdefault((work.form, work.cause, work.narrow, work.backward, work.core, work.weights), []).append((owner, work))
     bundles = []
     for members in groups.values():
         owners = np.array([o for o, _ in members])

@@ -46,7 +46,11 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
-    """Seconds of one micro-batch through the whole model on one rank, by cause; `forward` and `core` are what recompute repeats."""
+    """Seconds of one micro-batch through the whole model on one rank, by cause.
+
+    `forward` and `core` are what recompute repeats; `weights` are the weight gradients of the layers, `head_forward` and `head_weights`
+    those parts of the head.
+    """
 
     gemm: Num
     experts: Num
@@ -55,6 +59,9 @@ class Times:
     head: Num
     forward: Num
     core: Num
+    weights: Num
+    head_forward: Num
+    head_weights: Num
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

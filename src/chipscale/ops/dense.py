@@ -6,7 +6,7 @@ from chipscale.ops.work import Cause, Form, Num, Work
 
 
 def gemm(name: str, m: Num, n: Num, k: Num, *, calls: float, cause: Cause = "gemm", groups: Num = 1.0, form: Form = "gemm",
-         width: Num = 2.0, narrow: bool = True, backward: bool = False, out: Num = 2.0, core: bool = False) -> Work:  # fmt: skip
+         width: Num = 2.0, narrow: bool = True, backward: bool = False, out: Num = 2.0, core: bool = False, weights: bool = False) -> Work:  # fmt: skip
     """Describe `groups` products of (m x k) by (k x n).
 
     FLOP = 2 g m n k;  bytes = g (w (m k + k n) + w_out m n), w bytes an element read, w_out written.
@@ -18,7 +18,7 @@ def gemm(name: str, m: Num, n: Num, k: Num, *, calls: float, cause: Cause = "gem
     124.12121212121212
     """
     return Work(name=name, form=form, cause=cause, flop=2.0 * groups * m * n * k, bytes=groups * (width * (m * k + k * n) + out * m * n),
-                rows=m, columns=n, depth=k, calls=calls, narrow=narrow, backward=backward, core=core)  # fmt: skip
+                rows=m, columns=n, depth=k, calls=calls, narrow=narrow, backward=backward, core=core, weights=weights)  # fmt: skip
 
 
 def linear(name: str, m: Num, n: Num, k: Num, *, calls: float, train: bool, width: Num = 2.0, cause: Cause = "gemm",
@@ -34,11 +34,11 @@ def linear(name: str, m: Num, n: Num, k: Num, *, calls: float, train: bool, widt
     180.0
     """
 
-    def product(suffix: str, m: Num, n: Num, k: Num, out: float, backward: bool) -> Work:
+    def product(suffix: str, m: Num, n: Num, k: Num, out: float, backward: bool, weights: bool = False) -> Work:
         return gemm(name + suffix, m, n, k, calls=calls, cause=cause, groups=groups, form=form, width=width, narrow=narrow,
-                    backward=backward, out=out)  # fmt: skip
+                    backward=backward, out=out, weights=weights)  # fmt: skip
 
     works = [product("", m, n, k, 2.0, False)]
     if train:
-        works += [product(" dgrad", m, k, n, 2.0, True), product(" wgrad", k, n, m, 8.0, True)]
+        works += [product(" dgrad", m, k, n, 2.0, True), product(" wgrad", k, n, m, 8.0, True, True)]
     return works

@@ -23,7 +23,8 @@ class Work:
     `flop` and `bytes` (read and written) are for one pass over `calls` equal layers.
     `rows`, `columns`, `depth` are the GEMM's m, n, k (1 where the form has none). `narrow` work runs at the
     plan's matmul precision, the rest at 16 bit. `forward` and `backward` say how often it runs in each
-    direction without recompute; `core` marks what selective recompute repeats.
+    direction without recompute; `core` marks what selective recompute repeats, `weights` a weight gradient, which nothing waits for
+    but the optimizer.
     """
 
     name: str
@@ -38,3 +39,4 @@ class Work:
     narrow: bool = False
     backward: bool = False
     core: bool = False
+    weights: bool = False

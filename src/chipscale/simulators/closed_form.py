@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from chipscale.cost.constants import Constants
@@ -13,6 +15,7 @@ from chipscale.ops.collective import spread
 from chipscale.ops.optimizer import adam_bytes
 from chipscale.ops.work import Num
 from chipscale.plan import MODULES, Degrees, fully
+from chipscale.schedules.forms import Passes, bubble, chunks, copies, fill, folded
 from chipscale.step import Sizes, Step, Times
 
 
@@ -37,13 +40,20 @@ def times(graph: Graph, hardware: Hardware, constants: Constants) -> Times:
     cause: dict[str, Num] = dict.fromkeys(("gemm", "experts", "attention", "elementwise", "head"), 0.0)
     forward: Num = 0.0
     core: Num = 0.0
+    weights: Num = 0.0
+    head_forward: Num = 0.0
+    head_weights: Num = 0.0
     for work in graph.works:
         cost = seconds(work, hardware, constants)
         cause[work.cause] = cause[work.cause] + cost
         if not work.backward and work.cause != "head":
             forward = forward + cost
             core = core + cost * float(work.core)
-    return Times(forward=forward, core=core, **cause)
+        head = work.cause == "head"
+        weights = weights + cost * (work.weights and not head)
+        head_weights = head_weights + cost * (work.weights and head)
+        head_forward = head_forward + cost * (head and not work.backward)
+    return Times(forward=forward, core=core, weights=weights, head_forward=head_forward, head_weights=head_weights, **cause)
 
 
 def recompute_seconds(t: Times, size: Sizes, plan: Degrees) -> Num:
@@ -106,12 +116,15 @@ def context_seconds(size: Sizes, plan: Degrees, tokens: Num, hardware: Hardware,
 def shard_parameters(size: Sizes, plan: Degrees) -> tuple[Num, Num]:
     """Return the dense and the expert parameters that the fullest rank holds before ZeRO sharding.
 
-    dense / (t p) + ends / (t min(p, 2));  experts / (e e_t p).
+    n (dense / (t p) + ends / (t min(p, 2)));  n experts / (e e_t p), n = 2 copies in a bidirectional pipeline, else 1.
 
-    Holds when embedding and head stand on different stages as soon as there are two.
-    Source: megatron-2021, section 2.
+    Holds when embedding and head stand on different ranks as soon as there are two, but on one in a folded pipeline.
+    Source: megatron-2021, section 2; dualpipe, README (parameter 2x).
     """
-    return size.dense / (plan.tp * plan.pp) + size.ends / (plan.tp * np.minimum(plan.pp, 2.0)), size.experts / (plan.ep * plan.etp * plan.pp)
+    twice = copies(plan.schedule)
+    apart = np.where(folded(plan.schedule) > 0.0, 1.0, np.minimum(plan.pp, 2.0))
+    dense = size.dense / (plan.tp * plan.pp) + size.ends / (plan.tp * apart)
+    return twice * dense, twice * size.experts / (plan.ep * plan.etp * plan.pp)
 
 
 def data_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, *, gather: float, scatter: float) -> Num:
@@ -136,56 +149,166 @@ def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants:
     Source: zero-2020, section 3.1.
     """
     dense, experts = shard_parameters(size, plan)
-    held = np.where(plan.sharding >= 1.0, dense / (plan.cp * plan.dp) + experts * plan.ep * plan.etp / (plan.tp * plan.cp * plan.dp), dense + experts)
+    once = dense / (plan.cp * plan.dp) + experts * plan.ep * plan.etp / (plan.tp * plan.cp * plan.dp)
+    held = np.where(plan.sharding >= 1.0, once / copies(plan.schedule), dense + experts)
     return adam_bytes(held) / (constants.memory * hardware.memory_bandwidth)
 
 
-def pipeline(body: Num, head: Num, layers: Num, plan: Degrees, batches: Num) -> tuple[Num, Num, Num]:
-    """Return the seconds of work, of bubble and of imbalance of `batches` micro-batches through a pipeline.
+def pipeline(body: Passes, head: Passes, layers: Num, plan: Degrees, batches: Num, hop: Num) -> tuple[Num, Num, Num, Num]:
+    """Return the seconds of work, of bubble, of imbalance and of messages while the pipeline fills, for `batches` micro-batches.
 
-    work = m (body + head) / p;  bubble = (p - 1) / v of one stage's mean;  imbalance = m (slowest - mean stage).
+    work = m (body + head) / p;  imbalance = m (slowest - mean rank);  bubble as the schedule has it, of the mean of the other ranks;
+    what the slowest has more counts as its head.
 
-    Holds when the schedule is 1F1B, interleaved for v > 1. The fullest stage holds ceil(L / p) layers; where L
-    divides evenly the head comes on top of the last stage, else the ends take fewer layers.
-    Source: megatron-2021, section 2.2 (bubble (p - 1) / (v m)).
+    Holds when layers divide evenly over stages, and for 1F1B and GPipe else too; for what else does not divide see docs/training.md.
+    Source: megatron-2021, section 2.2; schedules/forms.py.
     """
-    mean = (body + head) / plan.pp
-    stage = np.ceil(layers / plan.pp)
-    fullest = body * stage / layers
-    slowest = np.where(stage * plan.pp == layers, fullest + head, np.maximum(fullest, mean))
-    return batches * mean, (plan.pp - 1.0) / plan.vpp * mean, batches * np.maximum(slowest - mean, 0.0)
+    mean = (body.total + head.total) / plan.pp
+    slowest, even = slowest_rank(body.total, head.total, layers, plan)
+    twice = copies(plan.schedule)
+    others = (mean * plan.pp - twice * slowest) / np.maximum(plan.pp - twice, 1.0)
+    more = (1.0 - even) * twice * (slowest - others)
+    top = Passes(
+        total=even * head.total + more,
+        forward=even * head.forward + more * body.forward / body.total,
+        weights=even * head.weights + more * body.weights / body.total,
+    )
+    rank = _share(body, others / body.total)
+    idle = bubble(plan, batches, rank, top) - (1.0 - even) * lighter_end(body, head, layers, slowest, plan, batches)
+    return batches * mean, idle, batches * np.maximum(slowest - mean, 0.0), fill(plan, batches, rank, top, hop)
+
+
+def lighter_end(body: Passes, head: Passes, layers: Num, slowest: Num, plan: Degrees, batches: Num) -> Num:
+    """Return what 1F1B saves where the last rank, of x seconds, is lighter than the slowest before it, of s seconds, f s of them forward.
+
+    x - max(0, x - f s) - max(0, x - (1 - f) s), with x = l min(floor((s - head) / l), ceil(L / p)) + head and l = body / L: the slowest
+    works on its next micro-batch while it waits for the last rank's first, and on its last but one while it waits for the last.
+
+    Holds when uneven layers are dealt as `simulators.event.dealt` does, and v = 1.
+    Source: megatron-2021, section 2.2 (1F1B); derived.
+    """
+    layer, way = body.total / layers, body.forward / body.total
+    last = layer * np.minimum(np.floor((slowest - head.total) / layer + 1e-9), np.ceil(layers / plan.pp)) + head.total
+    saved = last - np.maximum(last - way * slowest, 0.0) - np.maximum(last - (1.0 - way) * slowest, 0.0)
+    return saved * ((plan.schedule == 0.0) & (plan.vpp == 1.0) & (plan.pp > 1.0) & (batches > 1.0) & (last < slowest))
+
+
+def _share(s: Passes, part: Num) -> Passes:
+    return Passes(total=part * s.total, forward=part * s.forward, weights=part * s.weights)
+
+
+def slowest_rank(body: Num, head: Num, layers: Num, plan: Degrees) -> tuple[Num, Num]:
+    """Return the seconds of a micro-batch on the slowest rank, and 1 where the layers divide evenly.
+
+    even: body / p + head;  else, with l = body / L and n = ceil((L + head / l) / p) or ceil(L / p) if more: the least of max(n l, head), where
+    the last rank takes what n layers on all others leave, and (L - (p - 1) (n - 1)) l + head, where they take one less; halves where two
+    ranks share their stages.
+
+    Holds when the ends take fewer layers where there is a remainder.
+    Source: megatron-2021, section 2.2.
+    """
+    twice = copies(plan.schedule)
+    places = plan.pp / twice
+    layer = body / layers
+    even = 1.0 * (np.ceil(layers / places) * places == layers)
+    stage = np.ceil((layers + (1.0 - even) * head / layer) / places)
+    fewer = (layers - (places - 1.0) * (stage - 1.0)) * layer + head
+    uneven = np.minimum(np.maximum(stage * layer, head), fewer)
+    return np.where(even > 0.0, stage * layer + head, uneven) / twice, even
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Micro:
+    """What a plan adds to one micro-batch through all layers: recompute, the host, exposed traffic; `hop` is one pipeline message.
+
+    `batches` are the micro-batches of a step; all else in seconds.
+    """
+
+    batches: Num
+    again: Num
+    host: Num
+    tp: Num
+    ep: Num
+    cp: Num
+    hop: Num
+
+
+def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Micro:
+    """Cost recompute, the host and the traffic of one micro-batch.
+
+    Holds when every rank runs the same micro-batches.
+    Source: megatron-2021, section 3; exposures fitted, data/calibration/training.toml.
+    """
+    k = constants
+    tokens = plan.micro_batch * size.tokens / plan.cp
+    local = np.where(size.expert_count > 0, size.expert_count / plan.ep, 0.0)
+    full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
+    return Micro(
+        batches=size.batch / (plan.dp * plan.micro_batch),
+        again=recompute_seconds(t, size, plan),
+        host=k.host * size.layers * (1.0 + full / 3.0) + k.host_expert * size.routed * local,
+        tp=k.tp * tensor_seconds(size, plan, tokens, 2.5 + full, hardware, k),
+        ep=k.ep * expert_seconds(size, plan, tokens, 2.0 + full, hardware, k),
+        cp=k.cp * context_seconds(size, plan, tokens, hardware, k),
+        hop=pass_seconds(2.0 * tokens * size.d_model / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k),
+    )
+
+
+def body_passes(t: Times, one: Micro, size: Sizes, plan: Degrees) -> Passes:
+    """Split the seconds of all layers by direction.
+
+    The forward pass has 1 / n of the traffic, n passes in all, and a third of the host's time, as the weight gradients have;
+    recompute belongs to the backward pass.
+
+    Holds when weight gradients need no traffic of their own.
+    Source: zero-bubble-2023, section 2 (F, B and W).
+    """
+    full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
+    launch = one.host / (3.0 + full)
+    return Passes(
+        total=t.gemm + t.experts + t.attention + t.elementwise + one.again + one.host + one.tp + one.ep + one.cp,
+        forward=t.forward + launch + one.tp / (2.5 + full) + one.ep / (2.0 + full) + one.cp / 3.0,
+        weights=t.weights + launch,
+    )
+
+
+def head_passes(t: Times) -> Passes:
+    """Split the seconds of embedding, logits and loss by direction."""
+    return Passes(total=t.head, forward=t.head_forward, weights=t.head_weights)
+
+
+def sharded_seconds(traffic: Num, stage: Num, constants: Constants) -> Num:
+    """Return what gathering and scattering sharded parameters adds to `stage` seconds of compute.
+
+    max(x - s, 0) + f min(x, s).
+
+    Holds when gathers run ahead of the layers that need them.
+    Source: zero-2020, section 7; f fitted, data/calibration/training.toml.
+    """
+    return np.maximum(traffic - stage, 0.0) + constants.fsdp * np.minimum(traffic, stage)
 
 
 def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Step:
     """Assemble a training step from the times of a micro-batch: traffic, pipeline, sharding, optimizer.
 
-    Holds when every stage runs the same micro-batches (no zero-bubble schedule).
+    Holds when every stage runs the same micro-batches.
     Source: megatron-2021, section 3; exposures fitted, data/calibration/training.toml.
     """
     k = constants
-    tokens = plan.micro_batch * size.tokens / plan.cp
-    batches = size.batch / (plan.dp * plan.micro_batch)
-    again = recompute_seconds(t, size, plan)
-    local = np.where(size.expert_count > 0, size.expert_count / plan.ep, 0.0)
-    full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
-    host = k.host * size.layers * (1.0 + full / 3.0) + k.host_expert * size.routed * local
-    tp = k.tp * tensor_seconds(size, plan, tokens, 2.5 + full, hardware, k)
-    ep = k.ep * expert_seconds(size, plan, tokens, 2.0 + full, hardware, k)
-    cp = k.cp * context_seconds(size, plan, tokens, hardware, k)
-    hop = pass_seconds(2.0 * tokens * size.d_model / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k)
-    layered = t.gemm + t.experts + t.attention + t.elementwise + again + host + tp + ep + cp
-    work, bubble, imbalance = pipeline(layered, t.head, size.layers, plan, batches)
-    pp = (plan.pp > 1.0) * (k.tp * 2.0 * plan.vpp * batches + 2.0 * (plan.pp - 1.0)) * hop
+    one = micro(t, size, plan, hardware, k)
+    batches = one.batches
+    work, idle, imbalance, filling = pipeline(body_passes(t, one, size, plan), head_passes(t), size.layers, plan, batches, one.hop)
+    pp = (plan.pp > 1.0) * (k.tp * 2.0 * chunks(plan) * batches * one.hop + filling)
 
     stage = (work + imbalance) / batches
     sharded = plan.sharding == 3.0
     traffic = sharded * data_seconds(size, plan, hardware, k, gather=4.0, scatter=2.0)
-    fsdp = sharded * batches * (np.maximum(traffic - stage, 0.0) + k.fsdp * np.minimum(traffic, stage))
+    fsdp = sharded * batches * sharded_seconds(traffic, stage, k)
     dp = (1.0 - sharded) * k.dp * data_seconds(size, plan, hardware, k, gather=2.0, scatter=4.0)
     optimizer = optimizer_seconds(size, plan, hardware, k)
     share = k.scale * batches / plan.pp
     head = t.head * share
-    parts = (t.gemm * share, t.experts * share, t.attention * share, t.elementwise * share, head, again * share, host * share, tp * share,
-             ep * share, cp * share, k.scale * pp, k.scale * bubble, k.scale * imbalance, k.scale * fsdp, k.scale * dp,
+    parts = (t.gemm * share, t.experts * share, t.attention * share, t.elementwise * share, head, one.again * share, one.host * share,
+             one.tp * share, one.ep * share, one.cp * share, k.scale * pp, k.scale * idle, k.scale * imbalance, k.scale * fsdp, k.scale * dp,
              k.scale * optimizer, k.scale * k.fixed + 0.0 * work)  # fmt: skip
     return Step(parts=parts)

@@ -75,7 +75,7 @@ def deployments(model: Model, chips: int, batch: int) -> PlanTable:
         dp = chips // tp
         for ep in [e for e in range(1, chips + 1) if chips % e == 0 and experts % e == 0] if experts else [1]:
             if batch >= dp:
-                rows.append((tp, 1, 1, 1, ep, 1, dp, 1, 0, 0, 0))
+                rows.append((tp, 1, 1, 1, ep, 1, dp, 1, 0, 0, 0, 0))
     grid = np.array(rows, dtype=np.int64)
-    names = ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "sharding", "recompute", "recompute_layers")
+    names = ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "sharding", "recompute", "recompute_layers", "schedule")
     return PlanTable(**{name: grid[:, i] for i, name in enumerate(names)})
