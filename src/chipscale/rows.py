@@ -22,7 +22,8 @@ from chipscale.facts.chip import Chip
 from chipscale.facts.framework import MIXED, Framework, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.facts.model_rows import from_row, named_like, with_reach
-from chipscale.plan import MODULES, RECOMPUTE, SHARDING, Plan, bits
+from chipscale.plan import MODULES, RECOMPUTE, SCHEDULES, SHARDING, Plan, bits
+from chipscale.schedules.forms import refuse
 from chipscale.units import GIBI, GIGA, TERA
 
 NEEDED = ("chip", "n_chips", "seq_len", "global_batch")
@@ -172,15 +173,18 @@ def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
 
 def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tuple[int, float]]:
     stated = whole(row, "vpp")
-    if "dualpipe" in row.get("overlap_as_stated", "").lower():
-        assumed.append("DualPipe taken as an interleave of 3: its bubble is a third of that of 1F1B")
-        stated = stated or 3
-    elif stated is None and "1f1b" in (word.strip() for word in row.get("overlap_as_stated", "").lower().split(";")):
+    if stated is None and "1f1b" in (word.strip() for word in row.get("overlap_as_stated", "").lower().split(";")):
         stated = 1
-    if pp == 1:
+    if pp == 1 or _schedule(row, pp):
         return [(1, 1.0)]
     options = [v for v in (1, 2, 4, 8) if v == 1 or -(-layers // pp) >= v]
     return _choices(stated, options, "interleave", assumed)
+
+
+def _schedule(row: Row, pp: int) -> int:
+    """Return the schedule that a row states, as a position in SCHEDULES; 1F1B where it is silent or has one stage."""
+    text = row.get("overlap_as_stated", "").lower()
+    return max((i for i, name in enumerate(SCHEDULES) if i and pp > 1 and name.replace("-", "") in text.replace("-", "")), default=0)
 
 
 def _expert_splits(row: Row, model: Model, framework: Framework, tp: int, assumed: list[str]) -> list[tuple[int, float]]:
@@ -213,8 +217,10 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
                 assumed += [note] if note not in assumed else []
             if (tp * cp * dp) % (ep * etp):
                 continue
+            schedule = _schedule(row, pp)
+            refuse(SCHEDULES[schedule], pp, 1 if schedule == 0 else vpp, max(int(each // mb), 1))
             plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute,
-                        recompute_layers=some)  # fmt: skip
+                        recompute_layers=some, schedule=schedule)  # fmt: skip
             found.append((plan, w_tp * w_pp * w_r * w_m * w_v * w_e))
     _choices(whole(row, "micro_batch"), (1, 2, 4), "micro-batch", assumed)
     if any(p.pp > 1 for p, _ in found):
