@@ -11,7 +11,7 @@ import time
 import numpy as np
 
 from chipscale.catalog import load
-from chipscale.cost.calibration import constants, read_calibration, read_vendors
+from chipscale.cost.calibration import constants, read_calibration
 from chipscale.cost.hardware import hardware
 from chipscale.evidence import Belief
 from chipscale.facts.job import Job
@@ -30,7 +30,7 @@ def prepared(job: Job) -> Evaluator:
     chip = catalog.chip("nvidia-h100-sxm-80gb")
     assert not isinstance(chip, Belief)
     precision = precisions(job, chip)[0]
-    k = constants(read_calibration(catalog).coefficients(), context(chip, job, precision, read_vendors(catalog)))
+    k = constants(read_calibration(catalog).coefficients(), context(catalog, chip, job, precision))
     problem = Problem(model=catalog.model(job.model), length=float(job.length), batch=float(job.batch), precision=precision)
     return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from chipscale.catalog import load
 from chipscale.choice import KAPPAS, alternatives, gains, likeliest_kappa
-from chipscale.cost.calibration import constants, read_calibration, read_vendors, terms
+from chipscale.cost.calibration import constants, read_calibration, terms
 from chipscale.cost.hardware import WIDTH, Hardware, hardware, peak_of
 from chipscale.cost.roofline import seconds
 from chipscale.evidence import Belief, EvidenceError
@@ -206,7 +206,7 @@ def cost(works: list[Work]) -> float:
     chip = CATALOG.chip("h100")
     assert not isinstance(chip, Belief)
     job = Job(id="j", title="j", phase="train", model="meta-llama/Meta-Llama-3.1-8B", chips=8, length=4096, batch=8, tokens=1.0)
-    k = constants(coefficients(), context(chip, job, "bf16", read_vendors(CATALOG)))
+    k = constants(coefficients(), context(CATALOG, chip, job, "bf16"))
     return float(sum(np.asarray(seconds(w, h100(), k)) for w in works))
 
 

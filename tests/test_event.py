@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from chipscale.catalog import load as load_catalog
-from chipscale.cost.calibration import constants, read_calibration, read_vendors
+from chipscale.cost.calibration import constants, read_calibration
 from chipscale.cost.hardware import hardware
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.plan import SCHEDULES, Plan, degrees
@@ -144,7 +144,7 @@ def prepared(model: str) -> Evaluator:
     chip = catalog.chip("nvidia-h100-sxm-80gb")
     assert not isinstance(chip, Belief)
     job = training_job(catalog, model, 64, batch=512)
-    k = constants(read_calibration(catalog).coefficients(), context(chip, job, "bf16", read_vendors(catalog)))
+    k = constants(read_calibration(catalog).coefficients(), context(catalog, chip, job, "bf16"))
     problem_ = Problem(model=catalog.model(model), length=4096.0, batch=512.0, precision="bf16")
     return evaluator(problem_, hardware(chip, catalog.cluster_for(chip), "bf16"), k)
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipscale.catalog import load
-from chipscale.cost.calibration import constants, read_calibration, read_vendors
+from chipscale.cost.calibration import constants, read_calibration
 from chipscale.cost.hardware import Hardware, hardware
 from chipscale.evidence import Belief
 from chipscale.facts.job import Job
@@ -33,7 +33,7 @@ def prepared(model: str, chip_id: str) -> Evaluator:
     chip = catalog.chip(chip_id)
     assert not isinstance(chip, Belief)
     job = Job(id="j", title="j", phase="train", model=model, chips=64, length=4096, batch=512, tokens=1.0)
-    k = constants(read_calibration(catalog).coefficients(), context(chip, job, "bf16", read_vendors(catalog)))
+    k = constants(read_calibration(catalog).coefficients(), context(catalog, chip, job, "bf16"))
     problem = Problem(model=catalog.model(model), length=4096.0, batch=512.0, precision="bf16")
     return evaluator(problem, hardware(chip, catalog.cluster_for(chip), "bf16"), k)
 

@@ -137,7 +137,7 @@ class FrameworkFile(_Border):
     offload_activations: float = Field(default=0, ge=0, le=1, strict=False)
     variants: dict[str, dict[Literal["weight", "gradient", "optimizer", "logit", "scratch", "reserved"], float]] = {}
     lacks: list[Literal["native_attention", "expert_tp"]] = []
-    since: dict[Literal["tp_overlap", "native_attention", "expert_tp"], Year] = {}
+    since: dict[Literal["tp_overlap", "ep_overlap", "fused_dispatch", "native_attention", "expert_tp"], Year] = {}
     source: str
     date: str
 

@@ -106,12 +106,9 @@ def watt_hours(catalog: Catalog, chip: str, side: Side, chips: int, tokens: floa
 
 def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> tuple[Evaluator, str]:
     peak_of(chip, precision)
-    vendors = dict(read_vendors(catalog))
-    if framework is not None:
-        vendors[chip.vendor.lower()] = catalog.framework(framework).id
-    k = constants(calibration.coefficients(), context(chip, job, precision, vendors))
+    k = constants(calibration.coefficients(), context(catalog, chip, job, precision, framework))
     problem = Problem(model=catalog.model(job.model), length=float(job.length), batch=float(job.batch), precision=precision)
-    keeping = catalog.framework(vendors.get(chip.vendor.lower(), "unknown")).keeping
+    keeping = catalog.framework(framework or read_vendors(catalog).get(chip.vendor.lower(), "unknown")).keeping
     return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k, keeping), precision
 
 

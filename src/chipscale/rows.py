@@ -127,14 +127,14 @@ def _choices(stated: int | None, options: Sequence[int], name: str, assumed: lis
 
 
 #: other words for modules: of the Megatron model zoo and MindSpeed, and MaxText's policies, which keep the products' outputs
-SAME = {"norm": "layernorm", "act": "moe_act", "activation-function": "moe_act", "shared_expert": "shared_experts", "minimal policy": "layernorm+moe_act+core_attn",
+SAME = {"norm": "layernorm", "rmsnorm": "layernorm", "mla up-projection": "mla_up_proj", "act": "moe_act", "activation-function": "moe_act", "shared_expert": "shared_experts", "minimal policy": "layernorm+moe_act+core_attn",
         "minimal_flash policy": "layernorm+moe_act"}  # fmt: skip
 
 
 def modules_of(text: str, assumed: list[str]) -> int:
     """Read "modules: norm+act" as bits of `MODULES`; a policy that is not known counts as selective, and is said."""
     words = text.removeprefix("modules:").strip()
-    parts = [SAME.get(p.strip(), p.strip()) for p in ([words] if "policy" in words else words.split("+"))]
+    parts = [SAME.get(p.strip(), p.strip()) for p in ([words] if "policy" in words else re.split(r"\+| and ", words))]
     if not all(p in MODULES for part in parts for p in part.split("+")):
         assumed.append(f"recompute {words!r} counts as selective")
         return 1

@@ -78,19 +78,23 @@ def candidate(catalog: Catalog, name: str, assume: Mapping[str, str]) -> Candida
     return Candidate(key=key, belief=belief, clusters=tuple(catalog.cluster_for(h.value) for h in belief.hypotheses))
 
 
-def context(chip: Chip, job: Job, precision: str, vendors: Mapping[str, str]) -> Context:
-    """Return what selects coefficients for a chip: its vendor's usual training framework, or a serving engine with captured graphs."""
+def context(catalog: Catalog, chip: Chip, job: Job, precision: str, framework: str | None = None) -> Context:
+    """Return what selects coefficients for a chip: a training framework, its vendor's usual one unless named, with all that it can do by now,
+    or a serving engine with captured graphs.
+    """
     peak = chip.value(next(p for p in ("peak_bf16", "peak_fp16") if chip.has(p)))
     watts = chip.value("power") / peak * TERA if chip.has("power") else math.nan
     vendor = chip.vendor.lower()
-    flags = ("tp_overlap",)
+    used = catalog.framework(framework or read_vendors(catalog).get(vendor, "unknown"))
+    training = job.phase == "train"
     return Context(
         family=chip.family,
         vendor=vendor,
-        framework="serving" if job.phase != "train" else vendors.get(vendor, "unknown"),
+        framework=used.id if training else "serving",
         precision=precision,
-        flags=flags,
+        flags=tuple(dict.fromkeys(("tp_overlap", *(f for f, _ in used.since if training), *(f"no_{f}" for f in used.lacks if training)))),
         watts_per_tflop=watts,
+        legacy_share=catalog.legacy_share(chip),
     )
 
 
@@ -102,10 +106,9 @@ class World:
     draws: Draws
     theta: Theta
     calibration: Calibration
-    vendors: Mapping[str, str]
 
     def constants(self, chip: Chip, job: Job, precision: str, *, nominal: bool) -> Constants:
-        return self.theta.constants(context(chip, job, precision, self.vendors), nominal)
+        return self.theta.constants(context(self.catalog, chip, job, precision), nominal)
 
     def sigma(self, chip: Chip, job: Job) -> float:
         """Return the log error of one chip that another does not share: known families from left-out sources, others from left-out chips."""
@@ -282,13 +285,13 @@ def weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str] = (), *, match: 
     if unused:
         raise EvidenceError(f"--assume {unused[0]}={held[unused[0]]}: {unused[0]!r} is not one of the chips weighed ({ca.key}, {cb.key})")
     listed = [catalog.job(j) for j in (jobs or FOUNDING)]
-    vendors, calibration, prior = read_vendors(catalog), read_calibration(catalog), read_prior(catalog.text("calibration/prior.toml"))
-    contexts = [context(h.value, j, p, vendors) for c in (ca, cb) for h in c.belief.hypotheses for j in listed for p in precisions(j, h.value)]
+    calibration, prior = read_calibration(catalog), read_prior(catalog.text("calibration/prior.toml"))
+    contexts = [context(catalog, h.value, j, p) for c in (ca, cb) for h in c.belief.hypotheses for j in listed for p in precisions(j, h.value)]
     names = theta_names(contexts)
     columns = [f"{c.key}:{q}" for c in (ca, cb) for q in QUANTITIES] + [f"belief:{c.key}" for c in (ca, cb)]
     columns += [f"error:{c.key}:{j.id}" for c in (ca, cb) for j in listed] + [f"theta:{n}" for n in names]
     dealt = deal(columns, draws, seed)
-    world = World(catalog=catalog, draws=dealt, theta=theta_draws(names, calibration, prior, dealt), calibration=calibration, vendors=vendors)
+    world = World(catalog=catalog, draws=dealt, theta=theta_draws(names, calibration, prior, dealt), calibration=calibration)
     found = tuple(compare(world, ca, cb, j, match) for j in listed)
     return Verdict(
         question=f"Can the {_title(ca)} replace the {_title(cb)}?", headline=headline(found, _title(ca), match), a=_title(ca), b=_title(cb), match=match, jobs=found,
