@@ -14,6 +14,8 @@ from chipscale.plan import SCHEDULES, Degrees, Plan, degrees, parse
 from chipscale.schedules.forms import Passes, bubble, in_flight, problem
 from chipscale.schedules.orders import Kind, Order, order
 
+NONE = Passes(total=0.0, forward=0.0, weights=0.0)
+
 
 @st.composite
 def shapes(draw: st.DrawFn) -> tuple[str, int, int, int]:
@@ -26,9 +28,6 @@ def shapes(draw: st.DrawFn) -> tuple[str, int, int, int]:
     while problem(schedule, p, v, m):
         m += 2
     return schedule, p, v, m
-
-
-NO_HEAD = Passes(total=0.0, forward=0.0, weights=0.0)
 
 
 def plan_of(schedule: str, p: int, v: int) -> Degrees:
@@ -66,7 +65,7 @@ def test_each_micro_batch_passes_each_stage_once_each_way(shape: tuple[str, int,
 def test_in_flight_is_what_the_order_keeps(shape: tuple[str, int, int, int]) -> None:
     schedule, p, v, m = shape
     o = order(*shape)
-    share = 1.0 if schedule == "dualpipe" else p / o.stages
+    share = (1.0 if schedule == "dualpipe" else p / o.stages) / p
     assert float(in_flight(plan_of(schedule, p, v), float(m))) == pytest.approx(share * max(peak(o, r) for r in range(p)), rel=1e-12)
 
 
@@ -79,7 +78,7 @@ def test_first_and_last_rank_keep_what_is_published(schedule: str, first: int, l
 def test_published_bubbles() -> None:
     """With F = B = W = 1: 1F1B 3 (p - 1), ZB-H1 p - 1, ZB-V none, DualPipe (p / 2 - 1) (F&B + B' - 3 W) with B' = B + W."""
     s = Passes(total=3.0, forward=1.0, weights=1.0)
-    found = {name: float(bubble(plan_of(name, 8, 1), 32.0, s, NO_HEAD)) for name in SCHEDULES}
+    found = {name: float(bubble(plan_of(name, 8, 1), 32.0, s, NONE)) for name in SCHEDULES}
     assert found == {"1f1b": 21.0, "gpipe": 21.0, "zb-h1": 7.0, "zb-v": 0.0, "dualpipe": 6.0, "dualpipe-v": 7.0}
 
 
@@ -87,7 +86,7 @@ def test_a_table_mixes_schedules() -> None:
     plans = [Plan(pp=8, schedule=i) for i in range(len(SCHEDULES))]
     s = Passes(total=3.0, forward=0.9, weights=0.8)
     column = Degrees(**{n: np.array([getattr(p, n) for p in plans], dtype=float) for n in Degrees.__dataclass_fields__})
-    assert bubble(column, 32.0, s, NO_HEAD).tolist() == [float(bubble(degrees(p), 32.0, s, NO_HEAD)) for p in plans]
+    assert bubble(column, 32.0, s, NONE).tolist() == [float(bubble(degrees(p), 32.0, s, NONE)) for p in plans]
 
 
 @pytest.mark.parametrize(

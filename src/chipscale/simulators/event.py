@@ -71,10 +71,10 @@ def _stated(layers: Sequence[int], size: Sizes, o: Order) -> tuple[int, ...]:
     """Check the layers that a user deals to stages."""
     total = int(size.layers)
     if len(layers) != o.stages:
-        raise EvidenceError(f"stage layers: {len(layers)} numbers for {o.stages} stages (pp x chunks); give one for each stage")
+        raise EvidenceError(f"--stage-layers: {len(layers)} numbers for {o.stages} stages (pp x chunks); give one for each stage")
     if min(layers) < 0 or sum(layers) != total:
         raise EvidenceError(
-            f"stage layers: {','.join(map(str, layers))} sum to {sum(layers)}, the model has {total} (MTP layers included); correct them"
+            f"--stage-layers: {','.join(map(str, layers))} sum to {sum(layers)}, the model has {total} (MTP layers included); correct them"
         )
     return tuple(layers)
 
