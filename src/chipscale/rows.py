@@ -174,6 +174,7 @@ def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
 def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tuple[int, float]]:
     stated = whole(row, "vpp")
     if stated is None and "1f1b" in (word.strip() for word in row.get("overlap_as_stated", "").lower().split(";")):
+        assumed.append("1F1B by name: no interleave")
         stated = 1
     if pp == 1 or _schedule(row, pp):
         return [(1, 1.0)]
