@@ -65,7 +65,7 @@ def test_each_micro_batch_passes_each_stage_once_each_way(shape: tuple[str, int,
 def test_in_flight_is_what_the_order_keeps(shape: tuple[str, int, int, int]) -> None:
     schedule, p, v, m = shape
     o = order(*shape)
-    share = (1.0 if schedule == "dualpipe" else p / o.stages) / p
+    share = 1.0 if schedule == "dualpipe" else p / o.stages
     assert float(in_flight(plan_of(schedule, p, v), float(m))) == pytest.approx(share * max(peak(o, r) for r in range(p)), rel=1e-12)
 
 

@@ -198,7 +198,7 @@ def parse(text: str, chips: int) -> Plan:
         if name == "recompute" and not value.isdigit():
             values[name] = bits(value)
             continue
-        words = WORDS.get(name, ())
+        words = {**WORDS, "recompute": RECOMPUTE}.get(name, ())
         digits = value.isascii() and value.isdigit() and len(value) < 10
         if value in words:
             values[name] = words.index(value)
