@@ -62,7 +62,7 @@ def terms(c: Context) -> Terms:
     }
     return {
         "gemm": gemm,
-        "narrow_gemm": (*gemm, (f"gemm.precision.{c.precision}", 1.0)) if narrow else gemm,
+        "narrow_gemm": (*gemm, (f"gemm.precision.{c.precision}", 1.0), (f"gemm.narrow.{c.family}", 1.0)) if narrow else gemm,
         "gemm_size": (("gemm_size", 1.0),),
         "grouped": (("grouped", 1.0), ("grouped.narrow", float(narrow))),
         "grouped_size": (("grouped_size", 1.0),),
