@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipscale.facts.model import MLP, Attention, Block, LatentAttention, Model
+from chipscale.facts.model import MLP, Attention, Block, CompressedAttention, LatentAttention, Mixer, Model
 from chipscale.ops.work import Num
 from chipscale.plan import Degrees
 
@@ -33,19 +33,19 @@ class Need:
 class Holds:
     """Elements a token that the layers of a model keep for the backward pass: split by tp, by sequence, and routed (per expert copy).
 
-    `head` is the vocabulary.
+    `carried` are those that one layer hands to the next, `head` is the vocabulary.
     """
 
     split: Num
     whole: Num
     routed: Num
-    d_model: Num
+    carried: Num
     layers: Num
     head: Num
 
 
 def holds(model: Model) -> Holds:
-    """Count what all layers keep: inputs of products, attention's operands and output, activations.
+    """Count what all layers keep: inputs of products, attention's operands and output, activations, streams before and outputs in hyper-connections.
 
     Holds when attention is fused (no score tensor is kept) and norms keep their input.
     Source: korthikanti-2022, section 4.1, without the score tensor.
@@ -55,21 +55,27 @@ def holds(model: Model) -> Holds:
     for block in model.blocks:
         kept, copies = _block(block, d)
         split, routed = split + block.repeat * kept, routed + block.repeat * copies
-        whole += block.repeat * 4.0 * d
-    return Holds(split=split, whole=whole, routed=routed, d_model=d, layers=float(model.layers), head=float(model.vocab))
+        whole += block.repeat * (4.0 * d + (2.0 * (block.streams + 1.0) * d if block.streams > 1 else 0.0))
+    return Holds(split=split, whole=whole, routed=routed, carried=d * model.streams, layers=float(model.layers), head=float(model.vocab))
 
 
 def _block(block: Block, d: float) -> tuple[float, float]:
-    m, f = block.mixer, block.feed
-    if isinstance(m, Attention):
-        mixed = 2.0 * m.heads * m.head_dim + 2.0 * m.kv_heads * m.head_dim
-    elif isinstance(m, LatentAttention):
-        mixed = m.heads * (2.0 * (m.nope_dim + m.rope_dim) + 3.0 * m.v_head_dim) + m.q_rank + m.kv_rank
-    else:
-        mixed = 2.0 * m.key_heads * m.key_dim + 4.0 * m.value_heads * m.value_dim
+    mixed, f = _mixer(block.mixer), block.feed
     if isinstance(f, MLP):
         return mixed + f.d_ff * (3.0 if f.gated else 2.0), 0.0
     return mixed + f.shared_d_ff * 3.0, f.top_k * (2.0 * d + f.d_ff * (3.0 if f.gated else 2.0))
+
+
+def _mixer(m: Mixer) -> float:
+    if isinstance(m, Attention):
+        return 2.0 * m.heads * m.head_dim + 2.0 * m.kv_heads * m.head_dim
+    if isinstance(m, LatentAttention):
+        return m.heads * (2.0 * (m.nope_dim + m.rope_dim) + 3.0 * m.v_head_dim) + m.q_rank + m.kv_rank
+    if isinstance(m, CompressedAttention):
+        made = m.overlap * 2.0 + 1.0 / m.ratio if m.ratio else 0.0
+        index = (made + m.indexer.heads) * m.indexer.head_dim if m.indexer else 0.0
+        return 2.0 * m.heads * m.head_dim + m.q_rank + (1.0 + made) * m.head_dim + index + m.out_groups * m.out_rank
+    return 2.0 * m.key_heads * m.key_dim + 4.0 * m.value_heads * m.value_dim
 
 
 def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, *, master: float = 12.0) -> Need:
@@ -89,7 +95,7 @@ def need(h: Holds, dense: Num, experts: Num, plan: Degrees, tokens: Num, *, mast
         return np.where(plan.sharding >= stage, dense / wide + experts / narrow, dense + experts)
 
     layer = (h.split + h.whole + h.routed) / plan.tp / h.layers
-    kept = np.where(plan.recompute == 2.0, h.d_model / plan.tp, layer)
+    kept = np.where(plan.recompute == 2.0, h.carried / plan.tp, layer)
     flight = np.where(plan.vpp > 1.0, 1.0 + (plan.pp - 1.0) / (plan.pp * plan.vpp), 1.0) * h.layers
     live = np.where(plan.recompute == 2.0, layer, 0.0)
     return Need(

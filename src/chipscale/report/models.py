@@ -8,7 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from chipscale.facts.model import MLP, Attention, Block, LatentAttention, Model
+from chipscale.facts.model import MLP, Attention, Block, CompressedAttention, LatentAttention, Model
 from chipscale.facts.parameters import parameters
 from chipscale.units import GIGA
 
@@ -23,6 +23,10 @@ def mixer_words(block: Block) -> str:
     if isinstance(m, LatentAttention):
         sparse = f", indexer keeps {m.indexer.top_k:,} tokens" if m.indexer else ""
         return f"latent attention, {m.heads} heads, rank {m.kv_rank}{sparse}"
+    if isinstance(m, CompressedAttention):
+        entries = f", {m.ratio} tokens an entry" if m.ratio else ""
+        kept = f", indexer keeps {m.indexer.top_k:,}" if m.indexer else ""
+        return f"shared-key attention, {m.heads} heads of {m.head_dim}, window of {m.window:,}{entries}{kept}"
     if isinstance(m, Attention):
         reach = "" if m.reach is None else f", {'chunks' if m.chunked else 'window'} of {m.reach:,}"
         return f"attention, {m.heads} heads on {m.kv_heads} of {m.head_dim}{reach}"
@@ -62,7 +66,7 @@ def model_page(model: Model) -> RenderableType:
     table.add_column(ratio=1)
     rows = (("parameters", c.total, "text model, without MTP heads and vision tower"), ("active", c.active, "one token's routed experts; embedding included"),
             ("active, no look-up", c.active_without_embedding, "as some model cards count"), ("embedding", c.embedding, ""), ("head", c.head, "tied" if model.tied else ""),
-            ("token mixers", c.attention, ""), ("dense MLPs", c.dense_mlp, ""), ("routed experts", c.experts_routed, ""), ("shared experts", c.experts_shared, ""),
+            ("token mixers", c.attention, ""), ("hyper-connections", c.connections, f"{model.streams} residual streams" if c.connections else ""), ("dense MLPs", c.dense_mlp, ""), ("routed experts", c.experts_routed, ""), ("shared experts", c.experts_shared, ""),
             ("MTP layers", c.mtp, f"{model.mtp_layers} of them, apart" if model.mtp_layers else ""), ("vision tower", c.vision, "; ".join(model.notes)))  # fmt: skip
     for name, n, note in rows:
         table.add_row(name, billions(n), note)

@@ -147,7 +147,7 @@ def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants
     tp = k.tp * tensor_seconds(size, plan, tokens, 2.5 + full, hardware, k)
     ep = k.ep * expert_seconds(size, plan, tokens, 2.0 + full, hardware, k)
     cp = k.cp * context_seconds(size, plan, tokens, hardware, k)
-    hop = pass_seconds(2.0 * tokens * size.d_model / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k)
+    hop = pass_seconds(2.0 * tokens * size.d_model * size.streams / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k)
     layered = t.gemm + t.experts + t.attention + t.elementwise + again + host + tp + ep + cp
     work, bubble, imbalance = pipeline(layered, t.head, size.layers, plan, batches)
     pp = (plan.pp > 1.0) * (k.tp * 2.0 * plan.vpp * batches + 2.0 * (plan.pp - 1.0)) * hop
