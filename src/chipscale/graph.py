@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipscale.facts.model import MLP, Attention, Block, CompressedAttention, Experts, Indexer, LatentAttention, LinearAttention, Mixer, Model
+from chipscale.facts.model import MLP, Block, CompressedAttention, Experts, Indexer, LatentAttention, LinearAttention, Mixer, Model
 from chipscale.ops.attention import STREAMED, compress_core, delta_core, index_core, mean_entries, mean_span, softmax_core, unfused_core
 from chipscale.ops.dense import linear
 from chipscale.ops.elementwise import passes
@@ -128,7 +128,7 @@ def _compressed_mixer(m: CompressedAttention, d: float, s: Shard, calls: float) 
         *linear("kv", s.tokens, m.head_dim, d, calls=calls, train=s.train, width=s.width),
         *passes("rotary and norms", s.tokens * (m.q_rank + m.head_dim + 2.0 * heads * m.head_dim), 4.0, 6.0, calls=calls, train=s.train),
     ]
-    span, entries = _span(s, m.window, False), 0.0 * np.asarray(s.length)
+    entries: Num = 0.0
     if m.ratio:
         width, entries = float(m.overlap * m.head_dim), _entries(m, s)
         works += linear("compressor", s.tokens, 2.0 * width, d, calls=calls, train=s.train, width=s.width)
@@ -138,7 +138,7 @@ def _compressed_mixer(m: CompressedAttention, d: float, s: Shard, calls: float) 
         works += _indexer(m.indexer, m.q_rank, d, s, entries, calls, key=2.0 * wide)
         works += compress_core("index compress", s.tokens, wide, float(m.indexer.head_dim), float(m.ratio), calls=calls, train=s.train)
         entries = _entries(m, s, float(m.indexer.top_k))
-    return [*works, *_shared_core(m, s, span + entries, heads, calls),
+    return [*works, *_shared_core(m, s, _span(s, m.window, False) + entries, heads, calls),
             *linear("output down", s.tokens, m.out_rank, heads * m.head_dim / groups, groups=groups, calls=calls, train=s.train, width=s.width),
             *linear("output up", s.tokens, d, m.out_groups * m.out_rank / s.tp, calls=calls, train=s.train, width=s.width)]  # fmt: skip
 

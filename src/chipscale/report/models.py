@@ -8,8 +8,10 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from chipscale.evidence import Belief
 from chipscale.facts.model import MLP, Attention, Block, CompressedAttention, LatentAttention, Model
 from chipscale.facts.parameters import parameters
+from chipscale.report.words import percent
 from chipscale.units import GIGA
 
 
@@ -42,8 +44,8 @@ def feed_words(block: Block) -> str:
     return f"{f.top_k} of {f.count} experts of {f.d_ff:,}{shared}"
 
 
-def models_table(models: Sequence[Model]) -> RenderableType:
-    """List models: parameters, active ones, layers, mixers."""
+def models_table(models: Sequence[Model], believed: Sequence[str] = ()) -> RenderableType:
+    """List models: parameters, active ones, layers, mixers; those that are only believed by name."""
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     table.add_column("model", no_wrap=True)
     for head in ("parameters", "active", "layers"):
@@ -54,7 +56,23 @@ def models_table(models: Sequence[Model]) -> RenderableType:
         table.add_row(
             Text(m.id), billions(count.total), billions(count.active), f"{m.layers}", "; ".join(dict.fromkeys(mixer_words(b) for b in m.kinds))
         )
+    for id in believed:
+        table.add_row(Text(id), "", "", "", Text(f"not certain: chipscale models {id}"))
     return table
+
+
+def belief_page(name: str, held: Belief[Model]) -> RenderableType:
+    """Show a model that is only believed: each hypothesis with its weight, parameters and reason, nothing averaged."""
+    table = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for head in ("weight", "parameters", "active"):
+        table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("hypothesis", overflow="fold", ratio=1)
+    for h in sorted(held.hypotheses, key=lambda h: -h.weight):
+        c = parameters(h.value)
+        table.add_row(
+            percent(h.weight), billions(c.total), billions(c.active_without_embedding), Text(f"{h.title} [{h.key}]\n{h.reason}\nmodel: {h.value.id}")
+        )
+    return Group(Text(f"{name}: not certain, {len(held.hypotheses)} hypotheses", style="bold"), table)
 
 
 def model_page(model: Model) -> RenderableType:
