@@ -37,6 +37,8 @@ DEEPSEEK = CONFIGS["deepseek-ai--DeepSeek-V3"]
     [
         ("DeepSeek-V3", 671.0, 0.01),
         ("DeepSeek-R1", 671.0, 0.01),
+        ("DeepSeek-V4-Flash", 284.0, 0.002),
+        ("DeepSeek-V4-Pro", 1600.0, 0.02),
         ("Llama-3.1-405B", 405.9, 0.01),
         ("Meta-Llama-3.1-70B", 70.6, 0.01),
         ("Meta-Llama-3.1-8B", 8.03, 0.01),
@@ -67,6 +69,8 @@ def test_total_parameters_are_as_published(model: str, billions: float, within: 
         ("Llama-4-Scout-17B-16E-Instruct", 17.0, True, 0.02),
         ("Qwen3.5-397B-A17B", 17.0, True, 0.03),
         ("DeepSeek-V3", 36.6, False, 0.01),
+        ("DeepSeek-V4-Flash", 13.0, False, 0.03),
+        ("DeepSeek-V4-Pro", 49.0, False, 0.01),
         ("gpt-oss-120b", 5.13, False, 0.01),
         ("Kimi-K2.5", 32.0, False, 0.02),
         ("GLM-5", 40.0, False, 0.03),
@@ -89,12 +93,12 @@ def test_mtp_and_vision_stand_apart() -> None:
 def test_the_parts_sum_to_the_whole(id: str) -> None:
     model = CATALOG.model(id)
     c = parameters(model)
-    parts = (c.embedding, c.head, c.attention, c.dense_mlp, c.experts_routed, c.experts_shared, c.router, c.norms)
+    parts = (c.embedding, c.head, c.attention, c.dense_mlp, c.experts_routed, c.experts_shared, c.router, c.norms, c.connections)
     assert c.total == sum(parts)
     assert min(parts) >= 0
     assert 0 < c.active_without_embedding <= c.active <= c.total
     blocks = sum(b.repeat * (mixer_parameters(b.mixer, model.d_model) + feed_parameters(b.feed, model.d_model)[0]) for b in model.blocks)
-    assert c.total == blocks + c.embedding + c.head + c.norms
+    assert c.total == blocks + c.embedding + c.head + c.norms + c.connections
 
 
 def kinds(id: str, kind: type) -> int:
@@ -125,8 +129,6 @@ def test_a_wide_norm_counts_all_heads() -> None:
 
 
 def test_an_architecture_not_modelled_is_refused_by_name() -> None:
-    with pytest.raises(EvidenceError, match=r"deepseek_v4 is refused.*hyper-connections"):
-        read_config({"model_type": "deepseek_v4"}, id="v4")
     with pytest.raises(EvidenceError, match="'jamba' is not understood"):
         read_config({"model_type": "jamba"}, id="jamba")
 

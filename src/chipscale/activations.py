@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from chipscale.facts.model import MLP, Attention, Block, Experts, LatentAttention, LinearAttention
+from chipscale.facts.model import MLP, Attention, Block, CompressedAttention, Experts, LatentAttention, LinearAttention
 from chipscale.plan import MODULES
 
 #: bits of recompute settings
@@ -36,6 +36,7 @@ def norm_saves(block: Block, d: float, operand: float, dropout: bool) -> list[Sa
         Saved(name="layer input", bytes=2.0 * d, place="whole"),
         Saved(name="middle", bytes=2.0 * d, place="whole", drop=OP),
         Saved(name="normed", bytes=2.0 * operand * d, place="whole", drop=NORM | OP),
+        Saved(name="streams", bytes=(2.0 * (block.streams + 1.0) * 2.0 * d if block.streams > 1 else 0.0), place="whole"),
         Saved(name="further norms", bytes=2.0 * d * max(block.norms - 2, 0), place="whole", drop=NORM | OP),
         *masks,
     ]
@@ -74,6 +75,26 @@ def latent_saves(m: LatentAttention, operand: float, scores: float) -> list[Save
         Saved(name="scores", bytes=m.heads * (5.0 * scores or 4.0), place="split", drop=CORE),
         Saved(name="output", bytes=2.0 * out, place="split"),
         Saved(name="output operand", bytes=operand * out * (operand < 2), place="split", drop=OP),
+    ]
+
+
+def compressed_saves(m: CompressedAttention, operand: float) -> list[Saved]:
+    """List what compressed attention keeps: the query's latent, query and output of all heads, the shared vector, entries and their index, the grouped output.
+
+    Holds when scores are never kept: the kernel keeps one 32-bit number a token and head.
+    Source: transformers, models/deepseek_v4/modeling_deepseek_v4.py; flash-attention-2, section 3.1.
+    """
+    made = m.overlap * 2.0 + 1.0 / m.ratio if m.ratio else 0.0
+    index = (made + m.indexer.heads) * m.indexer.head_dim if m.indexer else 0.0
+    return [
+        Saved(name="latent", bytes=2.0 * m.q_rank, place="whole"),
+        Saved(name="normed latent", bytes=operand * m.q_rank, place="whole", drop=UP | NORM | OP),
+        Saved(name="query", bytes=2.0 * m.heads * m.head_dim, place="split", drop=UP | OP),
+        Saved(name="shared vector and entries", bytes=2.0 * (1.0 + made) * m.head_dim, place="whole"),
+        Saved(name="index", bytes=2.0 * index, place="whole", drop=OP),
+        Saved(name="scores", bytes=4.0 * m.heads, place="split", drop=CORE),
+        Saved(name="output", bytes=2.0 * m.heads * m.head_dim, place="split"),
+        Saved(name="grouped output", bytes=operand * m.out_groups * m.out_rank, place="whole", drop=OP),
     ]
 
 
@@ -134,6 +155,8 @@ def layer_saves(block: Block, d: float, *, operand: float = 2.0, scores: float =
         mixed = attention_saves(m, operand, scores)
     elif isinstance(m, LatentAttention):
         mixed = latent_saves(m, operand, scores)
+    elif isinstance(m, CompressedAttention):
+        mixed = compressed_saves(m, operand)
     else:
         mixed = linear_saves(m)
     return norm_saves(block, d, operand, scores > 0) + mixed + feed_saves(block.feed, d, operand)

@@ -71,6 +71,22 @@ class ChipFile(_Border):
         return self
 
 
+class ModelHypothesisFile(_Border):
+    key: str = Field(min_length=1)
+    title: str
+    weight: float = Field(gt=0, le=1)
+    reason: str = Field(min_length=1)
+    model: str
+    source: str
+
+
+class ModelFile(_Border):
+    id: str
+    name: str
+    notes: list[str] = []
+    hypothesis: list[ModelHypothesisFile] = Field(min_length=1)
+
+
 class ArchitectureFile(_Border):
     id: str
     name: str

@@ -20,6 +20,7 @@ from chipscale.border import (
     FrameworkFile,
     HypothesisFile,
     JobFile,
+    ModelFile,
     SourceFile,
     checked,
     inside,
@@ -244,14 +245,42 @@ class Catalog:
             return self.cluster(chip.cluster)
 
     def model(self, name: str) -> Model:
-        """Return a model by id (or its part behind the slash), or from the path of a config.json."""
+        """Return a model by id (or its part behind the slash), or from the path of a config.json; one that is only believed is refused."""
         if name.endswith(".json"):
             return read_file(Path(name))
-        files = self.files("models", ".json")
-        short = {id.rpartition("/")[2].lower(): id for id in files} | {id.lower(): id for id in files}
-        id = short.get(name.lower(), name)
+        if believed := self._id(name, ".toml"):
+            held = " or ".join(h.value.id for h in self.believed_model(believed).hypotheses)
+            raise EvidenceError(f"model {believed} is a belief over hypotheses, which only train takes as such; name one of its models: {held}")
+        id = self._id(name, ".json") or name
         path = self._path("models", id, ".json")
         return self._once("model", id, lambda: read_file(path, id=id))
+
+    def _id(self, name: str, suffix: str) -> str | None:
+        """Return the id of a model's file by its id or the part behind the slash, in any case."""
+        files = self.files("models", suffix)
+        short = {id.rpartition("/")[2].lower(): id for id in files} | {id.lower(): id for id in files}
+        return short.get(name.lower())
+
+    def believed_model(self, name: str) -> Belief[Model]:
+        """Return a model as weighted hypotheses; one that is known is the only one."""
+        id = self._id(name, ".toml")
+        if id is None:
+            known = self.model(name)
+            return Belief(hypotheses=(Hypothesis(key="known", title=known.name, weight=1.0, reason="a model", value=known),))
+        return self._once("believed model", id, lambda: self._believed_model(self.files("models")[id]))
+
+    def _believed_model(self, path: Path) -> Belief[Model]:
+        f = checked(ModelFile, read_toml(path), path)
+        named(f.id, path)
+        for h in f.hypothesis:
+            self.source(h.source, path)
+            if self._id(h.model, ".toml"):
+                raise EvidenceError(f"{path}: hypothesis {h.key} names {h.model}, itself a belief; name a model")
+        if twice := sorted({h.key for h in f.hypothesis if [o.key for o in f.hypothesis].count(h.key) > 1}):
+            raise EvidenceError(f"{path}: field hypothesis.key: {', '.join(twice)} stands twice; rename one")
+        with inside(path, "hypothesis"):
+            return Belief(hypotheses=tuple(Hypothesis(key=h.key, title=h.title, weight=h.weight, reason=h.reason, value=self.model(h.model))
+                                           for h in f.hypothesis))  # fmt: skip
 
     def job(self, name: str) -> Job:
         """Return a job by id."""
@@ -298,6 +327,9 @@ class Catalog:
 
     def models(self) -> tuple[str, ...]:
         return tuple(sorted(self.files("models", ".json")))
+
+    def believed_models(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files("models")))
 
     def jobs(self) -> tuple[str, ...]:
         return tuple(sorted(self.files("jobs")))

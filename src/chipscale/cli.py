@@ -66,7 +66,9 @@ class Tier(StrEnum):
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
 Draws = Annotated[int, typer.Option(min=1024, max=2**17, help="number of Sobol draws, best a power of two")]
-Assume = Annotated[list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", help="take one hypothesis of a chip as true; may be repeated")]
+Assume = Annotated[
+    list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", help="take one hypothesis of a chip (train: or of a model) as true; may be repeated")
+]
 Folder = Annotated[Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")]
 AsJson = Annotated[bool, typer.Option("--json", help="print JSON")]
 Jobs = Annotated[
@@ -248,7 +250,7 @@ def train(
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step costs."""
     from chipscale.border import inside
-    from chipscale.planning import days, watt_hours
+    from chipscale.planning import believed, days_interval, watt_hours
     from chipscale.planning import train as search
     from chipscale.units import parse
 
@@ -265,7 +267,7 @@ def train(
     if trace is not None:
         from chipscale.planning import training_job
 
-        job = training_job(known, model, chips, length=length, batch=batch, precision=precision)
+        job = training_job(model, chips, length=length, batch=batch, precision=precision)
         _trace(known, chip, sides[0], job, trace, framework=framework, assume=assumptions(assume), layers=counts(stage_layers))
     elif stage_layers is not None:
         raise EvidenceError("--stage-layers: deals layers in a trace; add --trace FILE")
@@ -274,17 +276,20 @@ def train(
 
         return say(to_json(sides))
     from chipscale.report.terminal import step_screen
-    from chipscale.report.words import duration
+    from chipscale.report.words import duration, duration_span, reasons
     from chipscale.units import show as quantity
 
-    title, extra = f"train {model} on {chips:,} {chip}", []
+    title, extra, times = f"train {model} on {chips:,} {chip}", [], [days_interval(s, chips, budget) for s in sides] if budget is not None else []
+    held = believed(known, model, chip, assumptions(assume))
     if budget is not None:
-        title += f": {tokens} {'' if 'tokens' in str(tokens) else 'tokens '}in {duration(days(sides[0], chips, budget))} without failures"
+        title += f": {tokens} {'' if 'tokens' in str(tokens) else 'tokens '}in {duration(times[0].median)} without failures"
+        title += f", if it is {sides[0].hypothesis}" if len({s.hypothesis for s in sides}) > 1 else ""
         energy = watt_hours(known, chip, sides[0], chips, budget)
         extra = [
             ("energy", f"{quantity(energy, 'Wh')}, the chips alone at their stated power" if energy else "unknown, the chip's power is not stated")
         ]
-    return show(step_screen(sides, title, extra))
+    extra += [("what the model may be" if not i else "", text) for i, text in enumerate(reasons(held))]
+    return show(step_screen(sides, title, extra, [duration_span(t) for t in times]))
 
 
 def counts(text: str | None) -> list[int] | None:
@@ -338,14 +343,17 @@ def clusters(cluster: Name = None, catalog: Folder = None, as_json: AsJson = Fal
 @app.command()
 def models(model: Name = None, catalog: Folder = None, as_json: AsJson = False) -> None:
     """List models, or show one."""
-    from chipscale.report.models import model_page, models_table
+    from chipscale.report.models import belief_page, model_page, models_table
 
     known = _catalog(catalog)
     if model is not None:
-        one = known.model(model)
+        held = known.believed_model(model)
+        one = held.hypotheses[0].value
+        if len(held.hypotheses) > 1:
+            return _json(held) if as_json else show(belief_page(model, held))
         return _json(one) if as_json else show(model_page(one))
     found = readable(known)
-    return _json(found) if as_json else show(models_table(found))
+    return _json(found) if as_json else show(models_table(found, known.believed_models()))
 
 
 def readable(catalog: Catalog) -> list[Model]:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from chipscale.facts.model import MLP, Attention, Block, Experts, Indexer, LatentAttention, LinearAttention, Model
-from chipscale.ops.attention import STREAMED, delta_core, index_core, mean_span, softmax_core, unfused_core
+from chipscale.facts.model import MLP, Block, CompressedAttention, Experts, Indexer, LatentAttention, LinearAttention, Mixer, Model
+from chipscale.ops.attention import STREAMED, compress_core, delta_core, index_core, mean_entries, mean_span, softmax_core, unfused_core
 from chipscale.ops.dense import linear
 from chipscale.ops.elementwise import passes
+from chipscale.ops.residual import collapse, hyper_connection
 from chipscale.ops.work import Num, Work
 
 
@@ -46,15 +47,17 @@ class Graph:
     d_model: float
     routed: float
     top_k: float
-    kv_width: float
+    kv_width: Num
 
 
-def mixer_works(mixer: Attention | LatentAttention | LinearAttention, d: float, s: Shard, calls: float) -> list[Work]:
+def mixer_works(mixer: Mixer, d: float, s: Shard, calls: float) -> list[Work]:
     """List the token mixer's work."""
     if isinstance(mixer, LinearAttention):
         return _linear_mixer(mixer, d, s, calls)
     if isinstance(mixer, LatentAttention):
         return _latent_mixer(mixer, d, s, calls)
+    if isinstance(mixer, CompressedAttention):
+        return _compressed_mixer(mixer, d, s, calls)
     heads, kv = mixer.heads / s.tp, np.maximum(mixer.kv_heads / s.tp, 1.0)
     query = heads * mixer.head_dim * (2.0 if mixer.gated else 1.0)
     span: Num = _span(s, mixer.reach, mixer.chunked)
@@ -107,12 +110,50 @@ def _latent_mixer(m: LatentAttention, d: float, s: Shard, calls: float) -> list[
     return works + linear("output", s.tokens, d, heads * m.v_head_dim, calls=calls, train=s.train, width=s.width)
 
 
-def _indexer(index: Indexer, q_width: float, d: float, s: Shard, span: Num, calls: float) -> list[Work]:
+def _indexer(index: Indexer, q_width: float, d: float, s: Shard, span: Num, calls: float, *, key: float = 0.0) -> list[Work]:
+    """List the indexer's work; `key` is the width of a token's key projection where it is not a head."""
     return [
         *linear("index projections", s.tokens, index.heads * index.head_dim, q_width, calls=calls, train=s.train, width=s.width),
-        *linear("index key", s.tokens, index.head_dim + index.heads, d, calls=calls, train=s.train, width=s.width),
-        *index_core(s.tokens, span, index.heads, index.head_dim, calls=calls, train=s.train),
+        *linear("index key", s.tokens, (key or index.head_dim) + index.heads, d, calls=calls, train=s.train, width=s.width),
+        *index_core(s.tokens, span, index.heads, index.head_dim, calls=calls, train=s.train, keys=span if s.decode else 0.0),
     ]
+
+
+def _compressed_mixer(m: CompressedAttention, d: float, s: Shard, calls: float) -> list[Work]:
+    """List compressed attention's work; key, value, entries and indexer are whole on each tensor-parallel rank, heads and their groups split."""
+    heads, groups = m.heads / s.tp, np.maximum(m.out_groups / s.tp, 1.0)
+    works = [
+        *linear("q down", s.tokens, m.q_rank, d, calls=calls, train=s.train, width=s.width),
+        *linear("q up", s.tokens, heads * m.head_dim, m.q_rank, calls=calls, train=s.train, width=s.width),
+        *linear("kv", s.tokens, m.head_dim, d, calls=calls, train=s.train, width=s.width),
+        *passes("rotary and norms", s.tokens * (m.q_rank + m.head_dim + 2.0 * heads * m.head_dim), 4.0, 6.0, calls=calls, train=s.train),
+    ]
+    entries: Num = 0.0
+    if m.ratio:
+        width, entries = float(m.overlap * m.head_dim), _entries(m, s)
+        works += linear("compressor", s.tokens, 2.0 * width, d, calls=calls, train=s.train, width=s.width)
+        works += compress_core("compress", s.tokens, width, float(m.head_dim), float(m.ratio), calls=calls, train=s.train)
+    if m.indexer:
+        wide = float(m.overlap * m.indexer.head_dim)
+        works += _indexer(m.indexer, m.q_rank, d, s, entries, calls, key=2.0 * wide)
+        works += compress_core("index compress", s.tokens, wide, float(m.indexer.head_dim), float(m.ratio), calls=calls, train=s.train)
+        entries = _entries(m, s, float(m.indexer.top_k))
+    return [*works, *_shared_core(m, s, _span(s, m.window, False) + entries, heads, calls),
+            *linear("output down", s.tokens, m.out_rank, heads * m.head_dim / groups, groups=groups, calls=calls, train=s.train, width=s.width),
+            *linear("output up", s.tokens, d, m.out_groups * m.out_rank / s.tp, calls=calls, train=s.train, width=s.width)]  # fmt: skip
+
+
+def _entries(m: CompressedAttention, s: Shard, most: float = np.inf) -> Num:
+    return np.minimum(np.floor(s.length / m.ratio), most) if s.decode else mean_entries(s.length, float(m.ratio), most)
+
+
+def _shared_core(m: CompressedAttention, s: Shard, span: Num, heads: Num, calls: float) -> list[Work]:
+    """List the core over window and entries in one kernel; decoding streams what each token sees once, as key and value."""
+    if not s.decode:
+        held = 0.5 * (1.0 + (1.0 / m.ratio if m.ratio else 0.0))
+        return softmax_core("attention", s.tokens, span, heads, held, m.head_dim, m.head_dim, calls=calls, train=s.train)
+    return [Work(name="attention", form="attention", cause="attention", flop=4.0 * s.tokens * span * heads * m.head_dim,
+                 bytes=2.0 * s.tokens * span * m.head_dim, rows=STREAMED, calls=calls)]  # fmt: skip
 
 
 def _linear_mixer(m: LinearAttention, d: float, s: Shard, calls: float) -> list[Work]:
@@ -160,14 +201,19 @@ def block_works(block: Block, d: float, s: Shard) -> list[Work]:
     """List one block's work: mixer, feed-forward, norms and residual sums, and the quantise pass below 16 bit."""
     calls = float(block.repeat)
     works = mixer_works(block.mixer, d, s, calls) + feed_works(block.feed, d, s, calls)
-    works += passes("norms and residuals", s.tokens * d / s.sp, 6.0 * block.norms + 8.0, 10.0 * block.norms + 8.0, calls=calls, train=s.train)
+    sums = 8.0 if block.streams == 1 else 0.0  # hyper-connections take the place of the residual sums
+    works += passes("norms and residuals", s.tokens * d / s.sp, 6.0 * block.norms + sums, 10.0 * block.norms + sums, calls=calls, train=s.train)
+    if block.streams > 1:
+        works += hyper_connection("hyper-connection", s.tokens / s.sp, d, float(block.streams), calls=2.0 * calls, train=s.train)
     return works
 
 
 def quantise_works(works: list[Work], s: Shard) -> list[Work]:
     """List the passes that turn 16-bit activations into narrow ones, one per forward product."""
     narrow = np.where(np.asarray(s.width) < 2.0, 1.0, 0.0)
-    elements = sum((w.rows * w.depth * w.calls for w in works if w.form == "gemm" and w.narrow and not w.backward), 0.0 * np.asarray(s.tokens))
+    elements = sum(
+        (w.flop / (2.0 * w.columns) * w.calls for w in works if w.form == "gemm" and w.narrow and not w.backward), 0.0 * np.asarray(s.tokens)
+    )
     return passes("quantise", elements * narrow, 3.0, 6.0, calls=1.0, train=s.train)
 
 
@@ -176,11 +222,13 @@ def head_works(model: Model, s: Shard) -> list[Work]:
     vocab = model.vocab / s.tp
     works = linear("logits", s.tokens, vocab, model.d_model, calls=1.0, train=s.train, cause="head", narrow=False)
     works += passes("cross-entropy", s.tokens * vocab, 8.0, 8.0, calls=1.0, train=s.train, cause="head")
+    if model.streams > 1:
+        works += collapse("collapse", s.tokens / s.sp, model.d_model, float(model.streams), train=s.train)
     return works + passes("embedding", s.tokens * model.d_model / s.sp, 4.0, 8.0, calls=1.0, train=s.train, cause="head")
 
 
 def build(model: Model, s: Shard) -> Graph:
-    """Build the graph of a model; MTP layers add one more last block and head each when training."""
+    """Build the graph of a model; MTP layers add their block and one more head each when training."""
     d = float(model.d_model)
     works: list[Work] = []
     for block in model.kinds:
@@ -188,9 +236,7 @@ def build(model: Model, s: Shard) -> Graph:
     heads = head_works(model, s)
     extra = model.mtp_layers if s.train else 0
     if extra:
-        last = model.blocks[-1]
-        mtp = Block(mixer=last.mixer, feed=last.feed, repeat=extra, norms=last.norms)
-        works += block_works(mtp, d, s)
+        works += block_works(model.mtp_block, d, s)
         heads = heads * (1 + extra)
     works += quantise_works(works, s)
     routed = [b for b in model.blocks if isinstance(b.feed, Experts)]
@@ -201,13 +247,27 @@ def build(model: Model, s: Shard) -> Graph:
         d_model=d,
         routed=float(sum(b.repeat for b in routed)) + (extra if experts and isinstance(model.blocks[-1].feed, Experts) else 0),
         top_k=float(max((e.top_k for e in experts), default=0)),
-        kv_width=sum(b.repeat * _kv_elements(b.mixer) for b in model.blocks),
+        kv_width=sum((b.repeat * cache_width(b.mixer, s.length) for b in model.kinds), 0.0),
     )
 
 
-def _kv_elements(mixer: Attention | LatentAttention | LinearAttention) -> float:
+def cache_width(mixer: Mixer, length: Num) -> Num:
+    """Count the elements a token that a layer's cache holds, on average over a sequence.
+
+    grouped: h_kv (d_qk + d_v);  latent: r_kv + d_r;  compressed: d_h min(w, s) / s + (d_h + d_i) / r;  linear: 0 (a state replaces it).
+
+    Holds when a full cache is kept: sliding windows of grouped attention are not cut, those of compressed attention are.
+    Source: deepseek-v3, section 2.1.1; transformers, models/deepseek_v4/modeling_deepseek_v4.py, DeepseekV4CSACache.
+
+    >>> heavy = CompressedAttention(heads=128, head_dim=512, rope_dim=64, q_rank=1536, window=128, out_groups=16, out_rank=1024, ratio=128)
+    >>> float(cache_width(heavy, 2.0**20))  # 4 elements of entries, the window's share beside them
+    4.0625
+    """
     if isinstance(mixer, LinearAttention):
         return 0.0
+    if isinstance(mixer, CompressedAttention):
+        entry = mixer.head_dim + (mixer.indexer.head_dim if mixer.indexer else 0)
+        return mixer.head_dim * np.minimum(float(mixer.window), length) / length + (entry / mixer.ratio if mixer.ratio else 0.0)
     if isinstance(mixer, LatentAttention):
         return float(mixer.kv_rank + mixer.rope_dim)
     return float(mixer.kv_heads * (mixer.head_dim + mixer.v_head_dim))

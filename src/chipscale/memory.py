@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -64,13 +64,17 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holds:
-    """A model as memory sees it: the dense layers in front (`lead`), the mean of the others (`body`), and the ends of the pipeline."""
+    """A model as memory sees it: the dense layers in front (`lead`), the mean of the others (`body`), and the ends of the pipeline.
+
+    `carried` are the values a token that one layer hands to the next: d_model, or that of all streams of hyper-connections.
+    """
 
     lead: Kind
     body: Kind
     leads: float
     bodies: float
     d_model: float
+    carried: float
     vocab: float
     embedding: float
     head: float
@@ -109,12 +113,12 @@ def _mean(kinds: list[tuple[int, Kind]]) -> Kind:
 def holds(model: Model, *, operand: float = 2.0, scores: float = 0.0) -> Holds:
     """Count what a model's layers hold; the dense layers in front of the first expert layer stand apart, since they sit on the first stage."""
     d = float(model.d_model)
-    kinds = {b: _kind(b, d, operand, scores) for b in {Block(mixer=b.mixer, feed=b.feed, repeat=1, norms=b.norms) for b in model.blocks}}
-    layers = [(b.repeat, kinds[Block(mixer=b.mixer, feed=b.feed, repeat=1, norms=b.norms)]) for b in model.blocks]
+    kinds = {b: _kind(b, d, operand, scores) for b in {replace(b, repeat=1) for b in model.blocks}}
+    layers = [(b.repeat, kinds[replace(b, repeat=1)]) for b in model.blocks]
     first = next((i for i, b in enumerate(model.blocks) if isinstance(b.feed, Experts)), 0)
     count = parameters(model)
     return Holds(lead=_mean(layers[:first]), body=_mean(layers[first:]), leads=float(sum(n for n, _ in layers[:first])),
-                 bodies=float(sum(n for n, _ in layers[first:])), d_model=d, vocab=float(model.vocab), embedding=float(count.embedding),
+                 bodies=float(sum(n for n, _ in layers[first:])), d_model=d, carried=d * model.streams, vocab=float(model.vocab), embedding=float(count.embedding),
                  head=float(count.head), tied=model.tied, extra=float(model.mtp_layers))  # fmt: skip
 
 
@@ -208,7 +212,7 @@ def common(h: Holds, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Common:
     Source: korthikanti-2022, section 4.2; megatron-core, core/tensor_parallel/layers.py.
     """
     setting = np.asarray(plan.recompute, dtype=np.int64)
-    lead, body, entry = h.lead.kept(setting, plan, sp), h.body.kept(setting, plan, sp), 2.0 * h.d_model / sp
+    lead, body, entry = h.lead.kept(setting, plan, sp), h.body.kept(setting, plan, sp), 2.0 * h.carried / sp
     whole = np.maximum(h.lead.kept(0 * setting, plan, sp), h.body.kept(0 * setting, plan, sp))
     again = whole - np.where(fully(plan, 1.0) > 0.0, entry, np.maximum(lead, body))
     ends = 4.0 * h.d_model * tokens + k.scratch * max(h.lead.scratch, h.body.scratch) / plan.tp

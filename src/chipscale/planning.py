@@ -14,6 +14,7 @@ from chipscale.cost.hardware import hardware, peak_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.job import Job
+from chipscale.facts.model import Model
 from chipscale.facts.parameters import parameters
 from chipscale.plan import SCHEDULES, Plan, degrees, parse
 from chipscale.schedules.forms import in_flight, refuse
@@ -31,10 +32,10 @@ TRAINED = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
 def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
           precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
           assume: Mapping[str, str] | None = None) -> tuple[Side, ...]:  # fmt: skip
-    """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip, the likeliest first.
+    """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip or model, the likeliest first.
 
     `length` in tokens (4,096 unless given), `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
-    Errors: unknown names, a precision that the chip lacks, degrees that do not multiply, a plan that does not fit.
+    Errors: unknown names, a precision that the chip lacks, degrees that do not multiply, a plan that does not fit, an assumption about neither.
     """
     length = 4096 if length is None else length
     for name, n, most in (("chips", chips, 10**7), ("length", length, 10**8), ("top", top, 1000)):
@@ -42,30 +43,51 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
             raise EvidenceError(f"{name} = {n}: it must be from 1 to {most:,}")
     if precision is not None and precision not in TRAINED:
         raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
-    job = training_job(catalog, model, chips, length=length, batch=batch, tokens=tokens, precision=precision)
-    calibration, c = read_calibration(catalog), candidate(catalog, chip, assume or {})
+    held, c = believed(catalog, model, chip, assume or {}), candidate(catalog, chip, assume or {})
+    job = training_job(model, chips, length=length, batch=batch, tokens=tokens, precision=precision)
+    calibration = read_calibration(catalog)
+    worlds = [(m, h, cluster) for m in held.hypotheses for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True)]
     sides: list[Side] = []
-    ranked = sorted(zip(c.belief.hypotheses, c.clusters, strict=True), key=lambda pair: -pair[0].weight)
-    for h, cluster in ranked:
+    for m, h, cluster in sorted(worlds, key=lambda world: -world[0].weight * world[1].weight):
         cluster.seat(chips)
-        listed = [
-            _evaluator(catalog, job, h.value, p, calibration, framework) for p in (precisions(job, h.value) if precision is None else (precision,))
+        chosen = precisions(job, h.value) if precision is None else (precision,)
+        listed = [_evaluator(catalog, job, m.value, h.value, p, calibration, framework) for p in chosen]
+        group = [
+            _side(e, one, h.value, taken_as(m.key, h.key), cluster.id, job, p, calibration) for e, p in listed for one in _plans(e, job, plan, top)
         ]
-        for e, p in listed:
-            sides += [_side(e, one, h.value, h.key, cluster.id, job, p, calibration) for one in _plans(e, job, plan, top)]
-    order = sorted(sides, key=lambda s: ([h.key for h, _ in ranked].index(s.hypothesis), s.seconds.median))
-    return tuple(s for key in dict.fromkeys(s.hypothesis for s in order) for s in [o for o in order if o.hypothesis == key][:top])
+        sides += sorted(group, key=lambda s: s.seconds.median)[:top]
+    return tuple(sides)
 
 
-def training_job(catalog: Catalog, model: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
+def believed(catalog: Catalog, model: str, chip: str, assume: Mapping[str, str]) -> Belief[Model]:
+    """Look a model up and pin a hypothesis where one is assumed; an assumption about neither model nor chip is refused."""
+    names = {model.lower(), model.rpartition("/")[2].lower()}
+    held = catalog.believed_model(model)
+    for name, key in assume.items():
+        if name.rpartition("/")[2].lower() in names:
+            held = held.pinned(key)
+        elif catalog.aliases().get(name.lower()) != catalog.aliases().get(chip.lower()):
+            raise EvidenceError(f"--assume {name}={key}: {name!r} is neither the model ({model}) nor the chip ({chip})")
+    return held
+
+
+def taken_as(model: str, chip: str) -> str:
+    """Name the hypotheses that hold, model first; what is known needs no name.
+
+    >>> taken_as("v4-pro", "known"), taken_as("known", "known"), taken_as("v4-pro", "quad-die")
+    ('v4-pro', 'known', 'v4-pro, quad-die')
+    """
+    return ", ".join(key for key in (model, chip) if key != "known") or "known"
+
+
+def training_job(model: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
                  precision: str | None = None) -> Job:  # fmt: skip
     """State a training job whole: sequences of 4,096 tokens and 4 M tokens a step unless given."""
-    found = catalog.model(model)
     length = 4096 if length is None else length
     sequences = batch if batch is not None else max(chips, round(2**22 / length / chips) * chips)
     if not 1 <= sequences <= 10**9:
         raise EvidenceError(f"--batch {sequences}: it must be from 1 to 1,000,000,000 sequences")
-    return Job(id=f"train {found.id}", title=f"train {found.name}", phase="train", model=model, chips=chips, length=length, batch=sequences,
+    return Job(id=f"train {model}", title=f"train {model}", phase="train", model=model, chips=chips, length=length, batch=sequences,
                tokens=tokens or 1.0, precisions=("bf16", "fp8", "mxfp8") if precision is None else (precision,))  # fmt: skip
 
 
@@ -83,8 +105,9 @@ def replay(catalog: Catalog, chip: str, side: Side, job: Job, *, framework: str 
 
     Errors: layers that do not fit the stages, a schedule that cannot hold the micro-batches.
     """
-    one = next(h.value for h in candidate(catalog, chip, assume or {}).belief.hypotheses if h.key == side.hypothesis)
-    e, _ = _evaluator(catalog, job, one, side.precision, read_calibration(catalog), framework)
+    held, c = believed(catalog, job.model, chip, assume or {}), candidate(catalog, chip, assume or {})
+    model, one = next((m.value, h.value) for m in held.hypotheses for h in c.belief.hypotheses if taken_as(m.key, h.key) == side.hypothesis)
+    e, _ = _evaluator(catalog, job, model, one, side.precision, read_calibration(catalog), framework)
     plan = parse(side.plan, job.chips)
     d = degrees(plan)
     found = replayed(e.times(d), e.sizes, plan, e.hardware, e.constants, layers=layers)
@@ -97,17 +120,25 @@ def days(side: Side, chips: int, tokens: float) -> float:
     return tokens / (side.rate.median * chips) / 86400.0
 
 
+def days_interval(side: Side, chips: int, tokens: float) -> Interval:
+    """Return the days for a token budget with their 80 % interval, without failures."""
+    low, median, high = (tokens / (rate * chips) / 86400.0 for rate in (side.rate.high, side.rate.median, side.rate.low))
+    return Interval(median=median, low=low, high=high)
+
+
 def watt_hours(catalog: Catalog, chip: str, side: Side, chips: int, tokens: float) -> float | None:
     """Return the energy (Wh) that the chips alone draw for a token budget at their stated power, None where that is not known."""
     found = catalog.chip(chip)
-    one = next(h.value for h in found.hypotheses if h.key == side.hypothesis) if isinstance(found, Belief) else found
+    one = next(h.value for h in found.hypotheses if h.value.id == side.chip) if isinstance(found, Belief) else found
     return one.value("power") * chips * days(side, chips, tokens) * 24.0 if one.has("power") else None
 
 
-def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> tuple[Evaluator, str]:
+def _evaluator(
+    catalog: Catalog, job: Job, model: Model, chip: Chip, precision: str, calibration: Calibration, framework: str | None
+) -> tuple[Evaluator, str]:
     peak_of(chip, precision)
     k = constants(calibration.coefficients(), context(catalog, chip, job, precision, framework))
-    problem = Problem(model=catalog.model(job.model), length=float(job.length), batch=float(job.batch), precision=precision)
+    problem = Problem(model=model, length=float(job.length), batch=float(job.batch), precision=precision)
     keeping = catalog.framework(framework or read_vendors(catalog).get(chip.vendor.lower(), "unknown")).keeping
     return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k, keeping), precision
 

@@ -21,7 +21,7 @@ from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.framework import MIXED, Framework, Keeping
 from chipscale.facts.model import Experts, Model
-from chipscale.facts.model_rows import from_row, named_like, with_reach
+from chipscale.facts.model_rows import from_catalogue, from_row, named_like, with_reach
 from chipscale.plan import MODULES, RECOMPUTE, SCHEDULES, SHARDING, Plan, bits
 from chipscale.schedules.forms import refuse
 from chipscale.units import GIBI, GIGA, TERA
@@ -275,6 +275,19 @@ def row_hardware(catalog: Catalog, chip: Chip, row: Row, precision: str) -> Hard
     return replace(found, outer_bandwidth=stated) if stated else found
 
 
+def model_of(row: Row, catalog: Catalog) -> tuple[Model, tuple[str, ...]]:
+    """Return a row's model and what was assumed: by its dimensions, or the catalogue's model of that name where they are blank."""
+    named = named_like(row.get("model", ""), catalog.models())
+    if named is None:
+        return from_row(row)
+    known = catalog.model(named)
+    found = from_catalogue(row, known)
+    if found:
+        return found
+    model, notes = from_row(row)
+    return with_reach(model, known), notes
+
+
 def understand(row: Row, catalog: Catalog) -> Measured:
     """Turn a row into plausible plans with hardware; what cannot be predicted carries its reason."""
     key = row.get("row") or row["_line"]
@@ -288,10 +301,8 @@ def understand(row: Row, catalog: Catalog) -> Measured:
         return Measured(key=key, labels=labels, seconds=seconds or math.nan, clean=False, reason=f"{', '.join(missing) or 'step_time_s'} is blank")
     assumed: list[str] = []
     try:
-        model, notes = from_row(row)
+        model, notes = model_of(row, catalog)
         assumed += notes
-        named = named_like(row.get("model", ""), catalog.models())
-        model = with_reach(model, catalog.model(named)) if named else model
         framework = catalog.framework_matching(row.get("framework", ""))
         chips, batch = whole(row, "n_chips") or 1, whole(row, "global_batch") or 1
         found = plans(row, model, framework, chips, batch, assumed)

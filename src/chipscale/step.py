@@ -22,8 +22,8 @@ CAUSES = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "h
 class Sizes:
     """The sizes of a model that traffic and memory need: parameters by where they live, layers, widths.
 
-    `gathers` counts tensor-parallel gathers of one forward pass, `routed` expert layers; `up_share` and `mlp_share` are the shares of latent
-    up-projections and of dense MLPs in the weights outside experts and ends.
+    `routed` counts expert layers, `streams` the residual vectors of width d_model that a stage passes on for each token; `up_share` and
+    `mlp_share` are the shares of latent up-projections and of dense MLPs in the weights outside experts and ends.
     """
 
     dense: Num
@@ -38,6 +38,7 @@ class Sizes:
     kv_width: Num
     tokens: Num
     batch: Num
+    streams: Num = 1.0
     fp8_state: Num = 0.0
     exchange_width: Num = 2.0
     up_share: Num = 0.0
@@ -105,6 +106,7 @@ def sizes(model: Model, graph: Graph, *, length: float, batch: float) -> Sizes:
         expert_count=float(max((e.count for e in experts), default=0)),
         shared=float(any(e.shared_d_ff for e in experts)),
         kv_width=graph.kv_width,
+        streams=float(model.streams),
         tokens=length,
         batch=batch,
     )

@@ -76,6 +76,13 @@ class Config:
             raise self.bad(name, f"it must be a whole number from {least} to {most:,}, correct it")
         return value
 
+    def even(self, width: str, heads: str) -> int:
+        """Divide a width evenly over heads."""
+        d, h = self.count(width), self.count(heads)
+        if d % h:
+            raise self.bad(width, f"it does not divide over {heads} = {h}, correct one of them")
+        return d // h
+
     def layers(self, name: str = "num_hidden_layers") -> int:
         """Take the number of layers."""
         return self.count(name, most=MOST_LAYERS)

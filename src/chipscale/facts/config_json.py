@@ -10,8 +10,21 @@ from typing import Any
 
 from chipscale.evidence import EvidenceError
 from chipscale.facts.config_fields import IRRELEVANT, Config, shown
-from chipscale.facts.model import MLP, Attention, Block, Experts, Feed, Indexer, LatentAttention, LinearAttention, Mixer, Model, merged
-from chipscale.facts.parameters import merger_parameters, vision_parameters
+from chipscale.facts.config_towers import kimi_tower, qwen_tower
+from chipscale.facts.model import (
+    MLP,
+    Attention,
+    Block,
+    CompressedAttention,
+    Experts,
+    Feed,
+    Indexer,
+    LatentAttention,
+    LinearAttention,
+    Mixer,
+    Model,
+    merged,
+)
 
 
 def _attention(c: Config, *, head_dim: int | None = None, kv_heads: int | None = None) -> Attention:
@@ -19,14 +32,6 @@ def _attention(c: Config, *, head_dim: int | None = None, kv_heads: int | None =
     heads = c.count("num_attention_heads")
     dim = c.count("head_dim", head_dim)
     return Attention(heads=heads, kv_heads=c.count("num_key_value_heads", kv_heads), head_dim=dim, v_head_dim=dim)
-
-
-def _even(c: Config, width: str, heads: str) -> int:
-    """Divide a width evenly over heads."""
-    d, h = c.count(width), c.count(heads)
-    if d % h:
-        raise c.bad(width, f"it does not divide over {heads} = {h}, correct one of them")
-    return d // h
 
 
 def _model(c: Config, blocks: list[Block], mtp_layers: int = 0) -> Model:
@@ -63,7 +68,7 @@ def llama(c: Config) -> Model:
     """Llama: grouped attention over the whole length, gated MLP."""
     bias = c.flag("attention_bias")
     heads = c.count("num_attention_heads")
-    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
+    dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
     full = replace(_attention(c, head_dim=dim, kv_heads=heads), qkv_bias=bias, out_bias=bias)
     feed = MLP(d_ff=c.count("intermediate_size"), bias=c.flag("mlp_bias"))
     return _model(c, _stack(c, {"full_attention": full}, lambda _: "full_attention", lambda _: feed))
@@ -71,21 +76,21 @@ def llama(c: Config) -> Model:
 
 def mistral(c: Config) -> Model:
     """Mistral: as Llama, with a sliding window where one is stated."""
-    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
+    dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
     feed = MLP(d_ff=c.count("intermediate_size"))
     return _model(c, _windowed(c, _attention(c, head_dim=dim), lambda _: feed, usual=True))
 
 
 def mixtral(c: Config) -> Model:
     """Mixtral: as Mistral, every layer routes to experts."""
-    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
+    dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
     feed = Experts(count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("intermediate_size"))
     return _model(c, _windowed(c, _attention(c, head_dim=dim), lambda _: feed, usual=True))
 
 
 def qwen2(c: Config) -> Model:
     """Qwen2: biases on query, key and value only; a window from layer `max_window_layers` on where it is switched on."""
-    dim = None if c.has("head_dim") else _even(c, "hidden_size", "num_attention_heads")
+    dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
     feed = MLP(d_ff=c.count("intermediate_size"))
     return _model(c, _windowed(c, replace(_attention(c, head_dim=dim), qkv_bias=True), lambda _: feed, usual=False))
 
@@ -190,6 +195,63 @@ def deepseek(c: Config) -> Model:
     return _model(c, blocks, mtp_layers=c.count("num_nextn_predict_layers", 0, least=0, most=100))
 
 
+#: how DeepSeek-V4 compresses by ratio: whether a query chooses its entries by an indexer
+COMPRESSED: Mapping[int, bool] = {0: False, 4: True, 128: False}
+
+
+def _compressed(c: Config) -> Callable[[int], CompressedAttention]:
+    """Say what mixer a ratio of compression stands for."""
+    c.fixed("attention_bias", False)
+    c.fixed("num_key_value_heads", 1)
+    plain = CompressedAttention(
+        heads=c.count("num_attention_heads"), head_dim=c.count("head_dim"), rope_dim=c.count("qk_rope_head_dim"), q_rank=c.count("q_lora_rank"),
+        window=c.count("sliding_window"), out_groups=c.count("o_groups"), out_rank=c.count("o_lora_rank"),
+    )  # fmt: skip
+    if plain.rope_dim > plain.head_dim:
+        raise c.bad("qk_rope_head_dim", f"it is a part of head_dim = {plain.head_dim}, correct it")
+    indexer = Indexer(heads=c.count("index_n_heads"), head_dim=c.count("index_head_dim"), top_k=c.count("index_topk"))
+    return lambda ratio: replace(plain, ratio=ratio, indexer=indexer if COMPRESSED[ratio] else None)
+
+
+def _ratios(c: Config, layers: int, mtp: int) -> list[int]:
+    """Take the ratios of compression, one a layer, those of multi-token-prediction layers last where stated."""
+    if "compress_ratios" not in c.values:
+        raise EvidenceError(f"{c.where}: field compress_ratios is missing; a config.json of this architecture states it, add it")
+    ratios = c.numbers("compress_ratios")
+    if len(ratios) not in (layers, layers + mtp):
+        extra = f", or with {mtp} more for num_nextn_predict_layers" if mtp else ""
+        raise c.bad("compress_ratios", f"it lists {len(ratios)} layers, num_hidden_layers says {layers}{extra}; make them equal")
+    unknown = sorted(set(ratios) - set(COMPRESSED))
+    if unknown:
+        known = "0 (window only), 4 (sparse) and 128 (heavy)"
+        raise EvidenceError(f"{c.where}: field compress_ratios holds {', '.join(map(str, unknown))}; understood are {known}, correct it")
+    return ratios
+
+
+def deepseek_v4(c: Config) -> Model:
+    """DeepSeek-V4: window, compressed sparse and heavily compressed attention by layer, hyper-connections; all layers route, the first by token.
+
+    Storage (`expert_dtype`, quantization) and the base of rotations change no shape, nor does the number of Sinkhorn iterations.
+    """
+    for name in ("expert_dtype", "compress_rope_theta", "hc_eps", "hc_sinkhorn_iters"):
+        c.has(name)
+    c.fixed("topk_method", "noaux_tc")
+    layers, mtp, mixer = c.layers(), c.count("num_nextn_predict_layers", 0, least=0, most=100), _compressed(c)
+    ratios, hashed = _ratios(c, layers, mtp), c.count("num_hash_layers", least=0)
+    if hashed > layers:
+        raise c.bad("num_hash_layers", f"there are only {layers} layers, correct it")
+    d_ff, streams = c.count("moe_intermediate_size"), c.count("hc_mult", most=1000)
+    learned = Experts(
+        count=c.count("n_routed_experts"), top_k=c.count("num_experts_per_tok"), d_ff=d_ff,
+        shared_d_ff=d_ff * c.count("n_shared_experts", least=0, most=1000), router_bias=True,
+    )  # fmt: skip
+    by_token = replace(learned, router_bias=False)
+    blocks = [
+        Block(mixer=mixer(ratio), feed=by_token if i < hashed else learned, repeat=1, streams=streams) for i, ratio in enumerate(ratios[:layers])
+    ]
+    return replace(_model(c, blocks, mtp_layers=mtp), mtp_mixer=mixer(ratios[-1]) if mtp else None)
+
+
 def minimax_m2(c: Config) -> Model:
     """MiniMax-M2: grouped attention with norms over all heads, all layers route, MTP modules."""
     c.fixed("shared_intermediate_size", 0)
@@ -231,7 +293,7 @@ def llama4(c: Config) -> Model:
 def gpt(c: Config) -> Model:
     """GPT-2 and GPT-3: learned positions, layer norms, ungated MLP, biases; the head is tied unless stated otherwise."""
     c.fixed("add_cross_attention", False)
-    dim, d, heads = _even(c, "n_embd", "n_head"), c.count("n_embd"), c.count("n_head")
+    dim, d, heads = c.even("n_embd", "n_head"), c.count("n_embd"), c.count("n_head")
     mixer = Attention(heads=heads, kv_heads=heads, head_dim=dim, v_head_dim=dim, qkv_bias=True, out_bias=True)
     block = Block(mixer=mixer, feed=MLP(d_ff=c.count("n_inner", 4 * d), gated=False, bias=True), repeat=c.layers("n_layer"))
     positions = c.count("n_positions")
@@ -242,49 +304,14 @@ def gpt(c: Config) -> Model:
     )  # fmt: skip
 
 
-def qwen_tower(c: Config, d_model: int) -> int:
-    """Count the vision tower of Qwen3.5 and its merger."""
-    c.fixed("deepstack_visual_indexes", [])
-    if c.count("out_hidden_size") != d_model:
-        raise c.bad("out_hidden_size", f"the text model is {d_model} wide, make them equal")
-    _even(c, "hidden_size", "num_heads")
-    width, patch = c.count("hidden_size"), c.count("in_channels") * c.count("temporal_patch_size") * c.count("patch_size") ** 2
-    tower = vision_parameters(layers=c.layers("depth"), width=width, d_ff=c.count("intermediate_size"), patch=patch,
-                              positions=c.count("num_position_embeddings"))  # fmt: skip
-    merge = c.count("spatial_merge_size") ** 2
-    c.refuse_rest()
-    return tower - 2 * width + merger_parameters(width=width, merge=merge, d_model=d_model)
-
-
-def kimi_tower(c: Config, d_model: int) -> int:
-    """Count the vision tower of Kimi K2.5 (MoonViT) and its merger; positions in time are fixed, not learned."""
-    c.fixed("pos_emb_type", "divided_fixed")
-    c.fixed("mm_projector_type", "patchmerger")
-    for name in ("_attn_implementation", "merge_type", "projector_hidden_act", "projector_ln_eps", "video_attn_type", "init_pos_emb_time"):
-        c.has(name)
-    merge, width = c.numbers("merge_kernel_size"), c.count("vt_hidden_size")
-    if len(merge) != 2 or 0 in merge:
-        raise c.bad("merge_kernel_size", "it must be two whole numbers, correct it")
-    for name, same in (("text_hidden_size", d_model), ("mm_hidden_size", width)):
-        if c.count(name) != same:
-            raise c.bad(name, f"the model that it joins is {same} wide, make them equal")
-    _even(c, "vt_hidden_size", "vt_num_attention_heads")
-    positions = c.count("init_pos_emb_height") * c.count("init_pos_emb_width")
-    tower = vision_parameters(layers=c.layers("vt_num_hidden_layers"), width=width, d_ff=c.count("vt_intermediate_size"),
-                              patch=3 * c.count("patch_size") ** 2, positions=positions)  # fmt: skip
-    c.refuse_rest()
-    return tower + merger_parameters(width=width, merge=merge[0] * merge[1], d_model=d_model)
-
-
 ARCHITECTURES: Mapping[str, Callable[[Config], Model]] = {
     "llama": llama, "mistral": mistral, "mixtral": mixtral, "qwen2": qwen2, "qwen3": qwen3, "qwen3_moe": qwen3_moe,
     **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text"), qwen3_hybrid),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa"), deepseek),
-    "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
+    "deepseek_v4": deepseek_v4, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
 }  # fmt: skip
 #: architectures whose text model stands in `text_config`, with what counts their vision tower (None: not understood)
 WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {"llama4": None, "kimi_k25": kimi_tower, "qwen3_5_moe": qwen_tower}
-REFUSED = {"deepseek_v4": "its compressed attention and hyper-connections are not modelled yet"}
 
 
 def _kind(config: Mapping[str, Any], where: str) -> str:
@@ -293,8 +320,6 @@ def _kind(config: Mapping[str, Any], where: str) -> str:
     if not isinstance(kind, str):
         named = f"; architectures says {shown(config['architectures'])}" if config.get("architectures") else ""
         raise EvidenceError(f"{where}: field model_type is {shown(kind)}{named}; state the architecture's name there")
-    if kind in REFUSED:
-        raise EvidenceError(f"{where}: architecture {kind} is refused: {REFUSED[kind]}; choose another model")
     if kind not in ARCHITECTURES and kind not in WRAPPERS:
         known = ", ".join(sorted({*ARCHITECTURES, *WRAPPERS}))
         raise EvidenceError(f"{where}: architecture {shown(kind)} is not understood; understood: {known}")

@@ -59,6 +59,37 @@ class LatentAttention:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class CompressedAttention:
+    """Multi-query attention of DeepSeek-V4: one shared vector a token is both key and value, seen in a sliding `window`, beyond it compressed.
+
+    Each `ratio` tokens become one entry (0: none, the window alone). With `indexer` entries overlap by one window and a query keeps the
+    best `indexer.top_k` of them (compressed sparse attention); without it a query sees all (heavily compressed attention).
+    Heads are projected out in `out_groups` groups of rank `out_rank`.
+    """
+
+    heads: int
+    head_dim: int
+    rope_dim: int
+    q_rank: int
+    window: int
+    out_groups: int
+    out_rank: int
+    ratio: int = 0
+    indexer: Indexer | None = None
+
+    def __post_init__(self) -> None:
+        if self.heads % self.out_groups:
+            raise EvidenceError(f"{self.heads} heads do not divide over {self.out_groups} output groups")
+        if self.indexer and not self.ratio:
+            raise EvidenceError("an indexer needs compressed entries to choose from")
+
+    @property
+    def overlap(self) -> int:
+        """How many windows an entry is made of."""
+        return 2 if self.indexer else 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LinearAttention:
     """Gated delta-rule linear attention: a state of key_dim x value_dim per value head instead of a cache."""
 
@@ -98,25 +129,30 @@ class Experts:
             raise EvidenceError(f"top-k {self.top_k} of {self.count} experts: needs 1 <= top_k <= experts")
 
 
-Mixer = Attention | LatentAttention | LinearAttention
+Mixer = Attention | LatentAttention | CompressedAttention | LinearAttention
 Feed = MLP | Experts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Block:
-    """`repeat` equal layers: a mixer, a feed-forward and `norms` norms of width d_model."""
+    """`repeat` equal layers: a mixer, a feed-forward and `norms` norms of width d_model.
+
+    Where `streams` is above 1 the residual is that many vectors a token, mixed by hyper-connections around mixer and feed-forward.
+    """
 
     mixer: Mixer
     feed: Feed
     repeat: int
     norms: int = 2
+    streams: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
     """A decoder as blocks. `blocks` are in depth order (equal neighbours merged, interleaved patterns listed run by run).
 
-    `mtp_layers`, `mtp_parameters` and `vision_parameters` stand apart from the text model's count.
+    `mtp_layers`, `mtp_parameters` and `vision_parameters` stand apart from the text model's count; `mtp_mixer` is the mixer of
+    multi-token-prediction layers where it is not the last layer's.
     """
 
     id: str
@@ -128,6 +164,7 @@ class Model:
     norm: Literal["rms", "layer"] = "rms"
     learned_positions: int = 0
     mtp_layers: int = 0
+    mtp_mixer: Mixer | None = None
     mtp_parameters: int = 0
     vision_parameters: int = 0
     max_length: int = 0
@@ -138,6 +175,17 @@ class Model:
     @property
     def layers(self) -> int:
         return sum(b.repeat for b in self.blocks)
+
+    @property
+    def streams(self) -> int:
+        """The residual vectors of a token."""
+        return max(b.streams for b in self.blocks)
+
+    @property
+    def mtp_block(self) -> Block:
+        """All multi-token-prediction layers as one block: the last layer, with its own mixer where one is stated."""
+        last = self.blocks[-1]
+        return replace(last, mixer=self.mtp_mixer or last.mixer, repeat=self.mtp_layers)
 
     @property
     def kinds(self) -> tuple[Block, ...]:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from chipscale import csvfile
 from chipscale.csvfile import Row, name_of
 from chipscale.evidence import EvidenceError
-from chipscale.facts.model import Attention, LatentAttention, Model, merged
+from chipscale.facts.model import Attention, Experts, LatentAttention, Model, merged
 from chipscale.facts.model_families import (
     SLACK,
     Dimensions,
@@ -206,6 +206,8 @@ def named_like(name: str, ids: Iterable[str]) -> str | None:
 
     >>> named_like("Qwen3 235B-A22B", ["Qwen/Qwen3-235B-A22B", "Qwen/Qwen3-30B-A3B-FP8"])
     'Qwen/Qwen3-235B-A22B'
+    >>> named_like("DeepSeekV4 Flash", ["deepseek-ai/DeepSeek-V4-Flash", "deepseek-ai/DeepSeek-V4-Pro"])
+    'deepseek-ai/DeepSeek-V4-Flash'
     """
     wanted = _tokens(name)
     if len(wanted) < 3:
@@ -213,8 +215,31 @@ def named_like(name: str, ids: Iterable[str]) -> str | None:
     short = {id: _tokens(id.rpartition("/")[2]) for id in ids}
     same = [id for id, tokens in short.items() if tokens == wanted]
     holds = [id for id, tokens in short.items() if any(tokens[i : i + len(wanted)] == wanted for i in range(len(tokens)))]
-    found = same or holds
+    glued = [id for id, tokens in short.items() if _glued(tokens) == _glued(wanted)]
+    found = same or holds or glued
     return found[0] if len(found) == 1 else None
+
+
+def _glued(tokens: list[str]) -> list[str]:
+    """Join neighbouring words, so that deepseek v 4 and deepseekv 4 are one."""
+    return re.findall(r"[a-z]+|\d+(?:\.\d+)?", re.sub(r"(?<=[a-z]) (?=[a-z])", "", " ".join(tokens)))
+
+
+def from_catalogue(row: Row, known: Model) -> tuple[Model, tuple[str, ...]] | None:
+    """Return the catalogue's model where a row that is named after it leaves a needed dimension blank; None where the row suffices.
+
+    A dimension that the row does state and that differs makes it another model: None too.
+    """
+    r = _Row(row)
+    experts = max((b.feed.count for b in known.blocks if isinstance(b.feed, Experts)), default=0)
+    heads = max(getattr(b.mixer, "heads", 0) for b in known.blocks)
+    theirs = {"n_layers": known.layers, "d_model": known.d_model, "n_heads": heads, "n_experts": experts}
+    needed = [c for c in theirs if c != "n_experts" or experts]
+    ours = {column: r.whole(column) for column in needed}
+    blank = [column for column in needed if not ours[column]]
+    if not blank or any(ours[column] not in (None, 0, theirs[column]) for column in needed):
+        return None
+    return known, (f"{', '.join(blank)} blank: the catalogue's {known.id}",)
 
 
 def with_reach(model: Model, known: Model) -> Model:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from chipscale.facts.model import MLP, Attention, Feed, LatentAttention, LinearAttention, Mixer, Model
+from chipscale.facts.model import MLP, Attention, CompressedAttention, Feed, LatentAttention, LinearAttention, Mixer, Model
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,6 +24,7 @@ class Parameters:
     experts_shared: int
     router: int
     norms: int
+    connections: int
     mtp: int
     vision: int
 
@@ -95,6 +96,62 @@ def latent_parameters(m: LatentAttention, d_model: int) -> int:
     return query + pair + m.heads * m.v_head_dim * d_model + index
 
 
+def compressed_parameters(m: CompressedAttention, d_model: int) -> int:
+    """Count the parameters of compressed attention with its compressor and indexer.
+
+    d r_q + r_q + r_q h d_h + d d_h + d_h + h d_h r_o + g r_o d + h; a compressor of width c = o d_h, o windows an entry, adds
+    2 d c + r c + d_h; an indexer adds a compressor of width 2 d_i and r_q h_i d_i + d h_i.
+
+    Holds when key and value are one vector, sinks are one a head, and the query's second norm has no weights.
+    Source: transformers, models/deepseek_v4/modeling_deepseek_v4.py, DeepseekV4Attention, DeepseekV4CSACompressor, DeepseekV4Indexer.
+
+    >>> compressed_parameters(CompressedAttention(heads=64, head_dim=512, rope_dim=64, q_rank=1024, window=128, out_groups=8, out_rank=1024), 4096)
+    106956352
+    """
+    query = d_model * m.q_rank + m.q_rank + m.q_rank * m.heads * m.head_dim
+    pair = d_model * m.head_dim + m.head_dim
+    out = m.heads * m.head_dim * m.out_rank + m.out_groups * m.out_rank * d_model
+    total = query + pair + out + m.heads
+    if m.ratio:
+        total += _compressor(m.overlap * m.head_dim, m.head_dim, m.ratio, d_model)
+    if m.indexer:
+        i = m.indexer
+        total += _compressor(m.overlap * i.head_dim, i.head_dim, m.ratio, d_model) + m.q_rank * i.heads * i.head_dim + d_model * i.heads
+    return total
+
+
+def _compressor(width: int, entry: int, ratio: int, d_model: int) -> int:
+    return 2 * d_model * width + ratio * width + entry
+
+
+def connection_parameters(streams: int, d_model: int) -> int:
+    """Count the parameters of one hyper-connection.
+
+    (n^2 + 2 n) (n d + 1) + 3: a product that mixes n streams of width d, its biases and three scales.
+
+    Holds when n > 1; the norm before the product has no weights.
+    Source: transformers, models/deepseek_v4/modeling_deepseek_v4.py, DeepseekV4HyperConnection.
+
+    >>> connection_parameters(4, 4096)
+    393243
+    """
+    return (streams**2 + 2 * streams) * (streams * d_model + 1) + 3 if streams > 1 else 0
+
+
+def collapse_parameters(streams: int, d_model: int) -> int:
+    """Count the parameters that turn n streams into one before the head.
+
+    n (n d + 1) + 1.
+
+    Holds when n > 1.
+    Source: transformers, models/deepseek_v4/modeling_deepseek_v4.py, DeepseekV4HyperHead.
+
+    >>> collapse_parameters(4, 4096)
+    65541
+    """
+    return streams * (streams * d_model + 1) + 1 if streams > 1 else 0
+
+
 def linear_parameters(m: LinearAttention, d_model: int) -> int:
     """Count the parameters of a gated delta-rule layer.
 
@@ -115,6 +172,8 @@ def mixer_parameters(mixer: Mixer, d_model: int) -> int:
     """Count a token mixer's parameters, whichever kind it is."""
     if isinstance(mixer, LatentAttention):
         return latent_parameters(mixer, d_model)
+    if isinstance(mixer, CompressedAttention):
+        return compressed_parameters(mixer, d_model)
     if isinstance(mixer, LinearAttention):
         return linear_parameters(mixer, d_model)
     return attention_parameters(mixer, d_model)
@@ -164,16 +223,16 @@ def feed_parameters(feed: Feed, d_model: int) -> tuple[int, int]:
 def mtp_parameters(model: Model) -> int:
     """Count the multi-token-prediction layers of a model.
 
-    n (block + 2 d d + 3 d), the block being the model's last, the 2 d d its join and the 3 d its further norms.
+    n (block + 2 d d + 3 d + collapse), the block being `mtp_block`, the 2 d d its join, the 3 d its further norms.
 
     Holds when embedding and head are shared with the model.
     Source: deepseek-v3, README_WEIGHTS.md, section 2 ("11.5B unique parameters").
     """
     if not model.mtp_layers:
         return 0
-    block, d = model.blocks[-1], model.d_model
-    layer = mixer_parameters(block.mixer, d) + feed_by_place(block.feed, d).total + block.norms * d
-    return model.mtp_layers * (layer + 2 * d * d + 3 * d)
+    block, d = model.mtp_block, model.d_model
+    layer = mixer_parameters(block.mixer, d) + feed_by_place(block.feed, d).total + block.norms * d + 2 * connection_parameters(block.streams, d)
+    return model.mtp_layers * (layer + 2 * d * d + 3 * d + collapse_parameters(block.streams, d))
 
 
 def vision_parameters(*, layers: int, width: int, d_ff: int, patch: int, positions: int) -> int:
@@ -206,7 +265,8 @@ def merger_parameters(*, width: int, merge: int, d_model: int) -> int:
 def parameters(model: Model) -> Parameters:
     """Count a model's parameters by place.
 
-    total = embedding + head + mixers + dense MLPs + routed and shared experts + routers + norms; active has top-k of the routed experts.
+    total = embedding + head + mixers + dense MLPs + routed and shared experts + routers + norms + hyper-connections; active has top-k of the
+    routed experts.
 
     Holds when the blocks describe the architecture in full; a tied head counts once, as embedding.
     Source: deepseek-v3, README_WEIGHTS.md, section 1 (671 B; 36.6 B active with the head, without the embedding);
@@ -223,7 +283,8 @@ def parameters(model: Model) -> Parameters:
     embedding, head = (model.vocab + model.learned_positions) * d, 0 if model.tied else model.vocab * d
     attention = sum(b.repeat * mixer_parameters(b.mixer, d) for b in model.blocks)
     norms = norm * (1 + sum(b.repeat * b.norms for b in model.blocks))
-    rest = embedding + head + attention + norms
+    connections = sum(2 * b.repeat * connection_parameters(b.streams, d) for b in model.blocks) + collapse_parameters(model.streams, d)
+    rest = embedding + head + attention + norms + connections
     return Parameters(
         total=rest + sum(n * f.total for n, f in feeds),
         active=rest + sum(n * f.active for n, f in feeds),
@@ -235,6 +296,7 @@ def parameters(model: Model) -> Parameters:
         experts_shared=sum(n * f.shared for n, f in feeds),
         router=sum(n * f.router for n, f in feeds),
         norms=norms,
+        connections=connections,
         mtp=model.mtp_parameters or mtp_parameters(model),
         vision=model.vision_parameters,
     )

@@ -33,12 +33,46 @@ def mean_span(length: Num, reach: float | None, chunked: bool) -> Num:
     return window - window * (window - 1.0) / (2.0 * length)
 
 
+def mean_entries(length: Num, ratio: float, most: float = np.inf) -> Num:
+    """Average how many compressed entries a token of a causal sequence sees, at most `most`.
+
+    (r m (m - 1) / 2 + m (s - m r + 1)) / s with m = min(floor(s / r), most): token p of s sees the floor(p / r) entries that are complete.
+
+    Holds when the sequence is one document and tokens at its end that fill no window make no entry.
+    Source: transformers, models/deepseek_v4/modeling_deepseek_v4.py, DeepseekV4HCACompressor (causal_threshold).
+
+    >>> float(mean_entries(8.0, 4.0))  # 0 0 0 1 1 1 1 2
+    0.75
+    """
+    entries = np.minimum(np.floor(length / ratio), most)
+    return (ratio * entries * (entries - 1.0) / 2.0 + entries * (length - entries * ratio + 1.0)) / length
+
+
+def compress_core(name: str, tokens: Num, width: Num, entry: Num, ratio: float, *, calls: float, train: bool) -> list[Work]:
+    """Describe pooling of `ratio` tokens each into one entry: a softmax over gates weighs their values.
+
+    bytes = 2 T (2 c + d_h / r); backward 2 T (4 c + d_h / r): values and gates of width c read, their gradients written.
+
+    Holds when softmax, sum and norm are one kernel.
+    Source: transformers, models/deepseek_v4/modeling_deepseek_v4.py, DeepseekV4CSACompressor.
+
+    >>> compress_core("x", 4.0, 1024.0, 512.0, 4.0, calls=1.0, train=False)[0].bytes
+    17408.0
+    """
+    made = entry / ratio
+    works = [Work(name=name, form="memory", cause="elementwise", flop=0.0, bytes=2.0 * tokens * (2.0 * width + made), calls=calls)]
+    if train:
+        works.append(Work(name=name + " backward", form="memory", cause="elementwise", flop=0.0, bytes=2.0 * tokens * (4.0 * width + made), calls=calls,
+                          backward=True))  # fmt: skip
+    return works
+
+
 def softmax_core(name: str, tokens: Num, span: Num, heads: Num, kv_heads: Num, qk_dim: float, v_dim: float, *,
                  calls: float, train: bool) -> list[Work]:  # fmt: skip
     """Describe scores, softmax and the weighted sum of one rank in one fused kernel.
 
     FLOP = 2 T n h (d_qk + d_v) with T tokens that see n others on average; backward 2.5 times that.
-    bytes = 2 T (h (d_qk + d_v) + h_kv (d_qk + d_v)).
+    bytes = 2 T (h (d_qk + d_v) + h_kv (d_qk + d_v)); a head whose key is its value counts half in h_kv.
 
     Holds when masked tiles are skipped.
     Source: flash-attention-2, section 3.1.
@@ -80,10 +114,10 @@ def unfused_core(name: str, tokens: Num, span: Num, heads: Num, qk_dim: float, v
     return works + passes(name + " softmax", groups * length * length, 9.0, 11.0, calls=calls, train=train, cause="attention", core=True)
 
 
-def index_core(tokens: Num, span: Num, heads: Num, dim: float, *, calls: float, train: bool) -> list[Work]:
+def index_core(tokens: Num, span: Num, heads: Num, dim: float, *, calls: float, train: bool, keys: Num = 0.0) -> list[Work]:
     """Describe the scoring of all earlier tokens by the lightning indexer.
 
-    FLOP = 2 T n h_i d_i; backward twice that.
+    FLOP = 2 T n h_i d_i, bytes = 2 T (h_i + n_k) d_i with n_k `keys` that each token reads for itself (decoding); backward twice that.
 
     Holds when scores are summed over index heads after a ReLU, in fp8 or 16 bit.
     Source: deepseek-v3.2, equation 1.
@@ -92,7 +126,9 @@ def index_core(tokens: Num, span: Num, heads: Num, dim: float, *, calls: float, 
     16384000.0
     """
     flop = 2.0 * tokens * span * heads * dim
-    works = [Work(name="index", form="attention", cause="attention", flop=flop, bytes=2.0 * tokens * heads * dim, rows=2.0 * span, calls=calls)]
+    works = [
+        Work(name="index", form="attention", cause="attention", flop=flop, bytes=2.0 * tokens * (heads + keys) * dim, rows=2.0 * span, calls=calls)
+    ]
     if train:
         works.append(Work(name="index backward", form="attention", cause="attention", flop=2.0 * flop, bytes=4.0 * tokens * heads * dim,
                           rows=2.0 * span, calls=calls, backward=True))  # fmt: skip

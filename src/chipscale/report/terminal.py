@@ -232,23 +232,23 @@ def _sides(sides: Sequence[Side], names: Sequence[str]) -> Table:
     return table
 
 
-def step_screen(sides: Sequence[Side], title: str, extra: Sequence[tuple[str, str]] = ()) -> RenderableType:
+def step_screen(sides: Sequence[Side], title: str, extra: Sequence[tuple[str, str]] = (), days: Sequence[str] = ()) -> RenderableType:
     """Show the best plan with its step, where its time goes, and the next best plans.
 
-    `sides` are best first, those of one hypothesis together; `extra` are further lines (days to a token budget, energy, cost), already written.
+    `sides` are best first, those of one hypothesis together; `days` to a token budget, one a side, and `extra` lines (energy, cost) are already written.
     """
     best, *others = sides
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, show_header=False)
     table.add_column("label", style="dim", width=LABEL)
     table.add_column("text", overflow="fold")
-    for label, text in (*side_rows(best), *extra):
+    for label, text in (*side_rows(best), *(("time for all tokens", d) for d in days[:1]), *extra):
         table.add_row(label, Text(text))
     blocks: list[RenderableType] = [Text(title, style="bold"), Padding(table, (0, 0, 0, 2)), Text("")]
     blocks += [Text("where the time goes", style="bold"), Padding(_parts(best), (0, 0, 0, 2))]
     if others:
         several = len({s.hypothesis for s in sides}) > 1
         title = "other plans, and the best under other hypotheses" if several else "next best plans"
-        blocks += [Text(""), Text(title, style="bold"), Padding(_others(others, several), (0, 0, 0, 2))]
+        blocks += [Text(""), Text(title, style="bold"), Padding(_others(others, several, days[1:]), (0, 0, 0, 2))]
     return Group(*blocks)
 
 
@@ -264,15 +264,21 @@ def _parts(s: Side) -> Table:
     return table
 
 
-def _others(sides: Sequence[Side], several: bool) -> Table:
+def _others(sides: Sequence[Side], several: bool, days: Sequence[str]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
     if several:
         table.add_column("taken as", no_wrap=True)
     table.add_column("plan", overflow="fold")
-    for head in ("seconds", "memory a chip"):
+    for head in ("seconds", "memory a chip", *(["time for all tokens"] if days else [])):
         table.add_column(head, justify="right", no_wrap=True)
-    for s in sides:
-        table.add_row(*([s.hypothesis] if several else []), Text(s.plan.replace(",", ", ")), show(s.seconds.median, "s"), show(s.memory_bytes, "B"))
+    for i, s in enumerate(sides):
+        table.add_row(
+            *([s.hypothesis] if several else []),
+            Text(s.plan.replace(",", ", ")),
+            show(s.seconds.median, "s"),
+            show(s.memory_bytes, "B"),
+            *days[i : i + 1],
+        )
     return table
 
 

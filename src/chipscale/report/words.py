@@ -6,6 +6,8 @@ import math
 import re
 from collections.abc import Mapping
 
+from chipscale.evidence import Belief
+from chipscale.facts.model import Model
 from chipscale.verdict.nouns import Interval
 
 NONE = "–"
@@ -65,6 +67,22 @@ def duration(days: float) -> str:
     if days >= 3.0:
         return f"{days:,.0f} days"
     return f"{days * 24.0:.1f} hours" if days * 24.0 >= 1.0 else f"{days * 1440.0:.2g} minutes"
+
+
+def duration_span(days: Interval) -> str:
+    """Write a time with its interval.
+
+    >>> duration_span(Interval(median=20.1, low=14.2, high=28.0))
+    '20 days (14 days – 28 days)'
+    """
+    return f"{duration(days.median)} ({duration(days.low)} – {duration(days.high)})"
+
+
+def reasons(held: Belief[Model]) -> list[str]:
+    """Say what a believed model may be, the likeliest first, each with its weight and reason; nothing of one that is known."""
+    if [h.key for h in held.hypotheses] == ["known"]:
+        return []
+    return [f"{percent(h.weight)} {h.title} [{h.key}]: {h.reason}" for h in sorted(held.hypotheses, key=lambda h: -h.weight)]
 
 
 def signed(value: float) -> str:

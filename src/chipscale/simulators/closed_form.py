@@ -250,7 +250,7 @@ def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: C
         tp=k.tp * tensor_seconds(size, plan, tokens, 2.5 + full, hardware, k),
         ep=k.ep * expert_seconds(size, plan, tokens, 2.0 + full, hardware, k),
         cp=k.cp * context_seconds(size, plan, tokens, hardware, k),
-        hop=pass_seconds(2.0 * tokens * size.d_model / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k),
+        hop=pass_seconds(2.0 * tokens * size.d_model * size.streams / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k),
     )
 
 

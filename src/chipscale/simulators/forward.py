@@ -9,7 +9,7 @@ import numpy as np
 from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import WIDTH, Hardware
 from chipscale.facts.job import Job
-from chipscale.facts.model import Experts, Model
+from chipscale.facts.model import CompressedAttention, Experts, LatentAttention, Model
 from chipscale.graph import Shard, build
 from chipscale.ops.work import Num
 from chipscale.plan import Degrees, PlanTable
@@ -63,7 +63,7 @@ class Forward:
 
 
 def _latent(model: Model) -> bool:
-    return hasattr(model.blocks[0].mixer, "kv_rank")
+    return isinstance(model.blocks[0].mixer, LatentAttention | CompressedAttention)
 
 
 def deployments(model: Model, chips: int, batch: int) -> PlanTable:
