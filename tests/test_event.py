@@ -143,7 +143,7 @@ def prepared(model: str) -> Evaluator:
     catalog = load_catalog()
     chip = catalog.chip("nvidia-h100-sxm-80gb")
     assert not isinstance(chip, Belief)
-    job = training_job(catalog, model, 64, batch=512)
+    job = training_job(model, 64, batch=512)
     k = constants(read_calibration(catalog).coefficients(), context(catalog, chip, job, "bf16"))
     problem_ = Problem(model=catalog.model(model), length=4096.0, batch=512.0, precision="bf16")
     return evaluator(problem_, hardware(chip, catalog.cluster_for(chip), "bf16"), k)
