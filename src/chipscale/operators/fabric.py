@@ -144,10 +144,14 @@ def slice_of(tier: Tier, ranks: int, shape: Sequence[int] = ()) -> tuple[int, ..
         return tuple(sides)
     divisors = [n for n in range(1, axes[-1] + 1) if ranks % n == 0]
     fitting = [
-        s for s in product(divisors, repeat=len(axes)) if math.prod(s) == ranks and tuple(sorted(s)) == s and all(n <= a for n, a in zip(s, axes, strict=True))
+        s
+        for s in product(divisors, repeat=len(axes))
+        if math.prod(s) == ranks and tuple(sorted(s)) == s and all(n <= a for n, a in zip(s, axes, strict=True))
     ]
     if not fitting:
-        raise EvidenceError(f"{ranks} ranks are no box of chips on tier {tier.name} with axes {tier.axes}; take another number of them, or give shape")
+        raise EvidenceError(
+            f"{ranks} ranks are no box of chips on tier {tier.name} with axes {tier.axes}; take another number of them, or give shape"
+        )
     return min(fitting, key=sum)
 
 

@@ -254,8 +254,8 @@ def joined(done: Sequence[Phase]) -> Num:
     for plane, cost in done:
         planes[plane] = planes.get(plane, 0.0) + cost.wire
     wait: Num = sum((cost.wait for _, cost in done), np.asarray(0.0))
-    wire: Num = reduce(np.maximum, planes.values())
-    return wait + wire
+    total: Num = wait + reduce(np.maximum, planes.values())
+    return total
 
 
 def nested(kind: str, volume: Num, levels: Sequence[Level]) -> Num:
@@ -288,4 +288,5 @@ def switched(low: Num, full: Num) -> Num:
     Holds when the library switches near the crossing.
     Source: nccl-tuning (LL, LL128 and Simple by message size).
     """
-    return np.power(np.power(low, -SHARPNESS) + np.power(full, -SHARPNESS), -1.0 / SHARPNESS)
+    both: Num = np.power(np.power(low, -SHARPNESS) + np.power(full, -SHARPNESS), -1.0 / SHARPNESS)
+    return both

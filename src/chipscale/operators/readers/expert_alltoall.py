@@ -32,7 +32,9 @@ def read(row: Row) -> Reading:
     if nodes > ranks or ranks % nodes:
         raise EvidenceError(f"{name_of(row)}, column nodes: {row['nodes']} nodes for {ranks:g} chips; give a number that divides the chips")
     if limit > nodes or (limit and top_k > experts * limit / nodes):
-        raise EvidenceError(f"{name_of(row)}, column node_limit: {limit:g} of {nodes:g} nodes cannot hold the experts; give at most nodes, with top-k experts on them")
+        raise EvidenceError(
+            f"{name_of(row)}, column node_limit: {limit:g} of {nodes:g} nodes cannot hold the experts; give at most nodes, with top-k experts on them"
+        )
     call = Exchange(tokens=number(row, "num_tokens"), hidden=number(row, "hidden_size"), top_k=top_k, experts=experts, ranks=ranks,
                     width=WIDTHS[dtype], once=0.0 if EACH.search(backend) else 1.0, nodes=nodes, limit=limit)  # fmt: skip
     return Reading(form=EXCHANGE, call=call, precision="bf16", engine=row["engine"], kernel=f"{backend}/{phase}:{dtype}", seconds=seconds_of(row))
