@@ -11,14 +11,14 @@ from chipscale.ops.work import Num
 
 
 def axes_used(group: Num, hardware: Hardware) -> Num:
-    """Return on how many axes of a torus a group's rings run, 1/2 for the one link of a pair.
+    """Return on how many axes of a torus a group's rings run, 1/2 for the one link of a pair and where there is no torus.
 
     c = clip(log_4 n, 1/2, A).
 
     Holds when slices are built of cubes of 4 chips a side and rings close: 4 chips fill an axis, 16 two, 64 three.
     Source: google-tpu-docs, "TPU v5p" (slices of 4 x 4 x 4 cubes).
     """
-    return np.clip(np.log2(np.maximum(group, 1.0)) / 2.0, 0.5, np.maximum(hardware.axes, 0.5))
+    return np.minimum(np.maximum(0.5 * np.log2(group), 0.5), np.maximum(hardware.axes, 0.5))
 
 
 def inner_rate(group: Num, hardware: Hardware, constants: Constants) -> Num:
@@ -31,7 +31,7 @@ def inner_rate(group: Num, hardware: Hardware, constants: Constants) -> Num:
     """
     links = np.maximum(group - 1.0, 1.0) / np.maximum(hardware.inner_size - 1.0, 1.0)
     share = 1.0 - hardware.mesh * (1.0 - np.minimum(links, 1.0))
-    torus = np.where(np.asarray(hardware.axes) > 0.0, axes_used(group, hardware) / np.maximum(hardware.axes, 1.0), 1.0)
+    torus = axes_used(group, hardware) / np.maximum(hardware.axes, 0.5)
     return constants.inner * hardware.inner_bandwidth * share * torus
 
 
@@ -69,12 +69,11 @@ def gather_seconds(volume: Num, group: Spread, hardware: Hardware, constants: Co
     """
     inside, outside, middle = group.inside, group.outside, parts_near(group, hardware)
     near = volume * (inside - 1.0) / inside / inner_rate(inside, hardware, constants)
-    between = volume * (middle - 1.0) / middle / inside / (constants.outer * hardware.middle_bandwidth)
-    far = volume * (outside - middle) / outside / middle / inside / (constants.outer * hardware.outer_bandwidth)
-    beyond = outside / middle
-    steps = (inside - 1.0) * hardware.inner_latency + np.minimum(beyond - 1.0, 8.0 * np.log2(np.maximum(beyond, 1.0))) * hardware.outer_latency
-    steps = steps + np.minimum(middle - 1.0, 8.0 * np.log2(middle)) * hardware.middle_latency
-    return near + between + far + steps
+    beyond, share = outside / middle, volume / inside / constants.outer
+    between = share * (1.0 - 1.0 / middle) / hardware.middle_bandwidth + (middle - 1.0) * hardware.middle_latency
+    far = share * (1.0 - 1.0 / beyond) / middle / hardware.outer_bandwidth
+    rounds = np.minimum(beyond - 1.0, 8.0 * np.log2(beyond))
+    return near + between + far + (inside - 1.0) * hardware.inner_latency + rounds * hardware.outer_latency
 
 
 def exchange_seconds(volume: Num, group: Spread, hardware: Hardware, constants: Constants) -> Num:
