@@ -166,7 +166,9 @@ def test_a_short_sequence_fills_no_window() -> None:
 
 def test_streams_are_kept_for_the_backward_pass() -> None:
     one, four = (holds(read_config({**CONFIG, "hc_mult": n}, id="x")) for n in (1, 4))
-    assert four.body.whole[0] - one.body.whole[0] == pytest.approx(2 * 2 * 5 * 4096, rel=1e-12)  # two sublayers of four streams and one output, 2 bytes each
+    assert four.body.whole[0] - one.body.whole[0] == pytest.approx(
+        2 * 2 * 5 * 4096, rel=1e-12
+    )  # two sublayers of four streams and one output, 2 bytes each
     assert (one.carried, four.carried) == (4096.0, 4 * 4096.0)
 
 

@@ -15,12 +15,13 @@ if TYPE_CHECKING:
     from chipscale.catalog import load
     from chipscale.evidence import Belief, EvidenceError, Fact, Source
     from chipscale.operators.estimate import estimate
+    from chipscale.operators.fabric import collective, vector_bytes
     from chipscale.planning import train
     from chipscale.verdict import Verdict, weigh
 
 __version__ = "0.1.0"
-__all__ = ["Belief", "EvidenceError", "Fact", "Source", "Verdict", "estimate", "load", "train", "weigh"]
-_HOME = {"load": "catalog", "Belief": "evidence", "EvidenceError": "evidence", "Fact": "evidence", "Source": "evidence", "estimate": "operators.estimate", "train": "planning",
+__all__ = ["Belief", "EvidenceError", "Fact", "Source", "Verdict", "collective", "estimate", "load", "train", "vector_bytes", "weigh"]
+_HOME = {"load": "catalog", "Belief": "evidence", "EvidenceError": "evidence", "Fact": "evidence", "Source": "evidence", "collective": "operators.fabric", "estimate": "operators.estimate", "vector_bytes": "operators.fabric", "train": "planning",
          "Verdict": "verdict", "weigh": "verdict"}  # fmt: skip
 
 

@@ -112,6 +112,10 @@ class TierFile(_Border):
     low: str | None = None
     high: str | None = None
     latency_source: str = ""
+    axes: list[Annotated[int, Field(ge=1, le=10**6)]] = []
+    closes: int = Field(default=1, ge=1, le=10**6)
+    in_network: bool = False
+    plane: str = ""
 
 
 class ClusterFile(_Border):

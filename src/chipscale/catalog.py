@@ -232,7 +232,7 @@ class Catalog:
             fact = self._fact(given, path, f"tier.{t.name}.bandwidth")
             with inside(path, "tier"):
                 tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=latency, topology=t.topology,
-                                  oversubscription=t.oversubscription))  # fmt: skip
+                                  oversubscription=t.oversubscription, axes=tuple(t.axes), closes=t.closes, in_network=t.in_network, plane=t.plane))  # fmt: skip
         with inside(path, "tier"):
             return Cluster(id=f.id, name=f.name, chip=f.chip, node=f.node, tiers=tuple(tiers), notes=tuple(f.notes))
 

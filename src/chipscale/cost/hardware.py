@@ -20,7 +20,8 @@ class Hardware:
     """One chip on one cluster as numbers, each a float or an array over draws or rows.
 
     `peak` (FLOP/s) is the dense peak at the plan's matmul precision, `peak16` at 16 bit; `watts_per_flop16` is power over
-    the 16-bit peak; bandwidths are B/s a chip and direction; `mesh` is 1 where the inner tier is a full mesh of links.
+    the 16-bit peak; bandwidths are B/s a chip and direction; `mesh` is 1 where the inner tier is a full mesh of links,
+    `axes` counts those of a torus, 0 where it is none. Where there is a tier between, `middle_size` chips share it, else 0.
     """
 
     peak: Num
@@ -36,6 +37,10 @@ class Hardware:
     node: Num
     mesh: Num
     cores: Num = 1.0
+    axes: Num = 0.0
+    middle_size: Num = 0.0
+    middle_bandwidth: Num = 1.0
+    middle_latency: Num = 0.0
 
 
 def peak_of(chip: Chip, precision: str) -> float:
@@ -59,10 +64,12 @@ def base_precision(chip: Chip, wanted: str = "bf16") -> str:
 
 def hardware(chip: Chip, cluster: Cluster, precision: str) -> Hardware:
     """Read the numbers of a chip on a cluster, with matrix products at `precision`."""
-    inner, outer = cluster.tiers[0], cluster.tiers[-1]
-    for middle in cluster.tiers[1:-1]:
-        if middle.size <= 1024 and middle.bandwidth.value >= 0.5 * inner.bandwidth.value:
-            inner = middle
+    inner, outer, middle = cluster.tiers[0], cluster.tiers[-1], None
+    for tier in cluster.tiers[1:-1]:
+        if tier.size <= 1024 and tier.bandwidth.value >= 0.5 * inner.bandwidth.value:
+            inner = tier
+        else:
+            middle = tier
     return Hardware(
         peak=peak_of(chip, precision),
         peak16=chip.value(f"peak_{base_precision(chip, precision)}"),
@@ -77,4 +84,8 @@ def hardware(chip: Chip, cluster: Cluster, precision: str) -> Hardware:
         node=float(cluster.node),
         mesh=float(inner.topology == "mesh"),
         cores=chip.value("cores") if chip.has("cores") else 100.0,
+        axes=float(len(inner.axes)),
+        middle_size=float(middle.size) if middle else 0.0,
+        middle_bandwidth=middle.bandwidth.value / middle.oversubscription if middle else outer.bandwidth.value,
+        middle_latency=middle.latency if middle else outer.latency,
     )

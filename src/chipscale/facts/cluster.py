@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -15,7 +16,9 @@ class Tier:
     """One tier: `size` chips reach each other at `bandwidth` B/s per chip and direction.
 
     On a `mesh` each chip has one link to each other chip of the tier, so a group of n uses only
-    (n - 1) / (size - 1) of `bandwidth`. `oversubscription` >= 1 divides the bandwidth above the tier below.
+    (n - 1) / (size - 1) of `bandwidth`. On a `torus` of `axes` chips a side each chip has two links an axis; an axis of a slice closes into a ring
+    where its length is a multiple of `closes`. `in_network` says that the switches add and copy vectors. `oversubscription` >= 1
+    divides the bandwidth above the tier below. Tiers of one `plane` share a chip's ports; a tier that names none is a plane of its own.
     """
 
     name: str
@@ -24,8 +27,16 @@ class Tier:
     latency: float
     topology: Topology
     oversubscription: float = 1.0
+    axes: tuple[int, ...] = ()
+    closes: int = 1
+    in_network: bool = False
+    plane: str = ""
 
     def __post_init__(self) -> None:
+        if (self.topology == "torus") != bool(self.axes) or (self.axes and math.prod(self.axes) != self.size):
+            raise EvidenceError(
+                f"tier {self.name}: axes = {list(self.axes)} on a {self.topology} of {self.size} chips; give the chips along each axis of a torus, product {self.size}, and none elsewhere"
+            )
         if self.size < 1 or self.latency < 0 or self.oversubscription < 1 or self.bandwidth.value <= 0:
             raise EvidenceError(f"tier {self.name}: size >= 1, latency >= 0, oversubscription >= 1 and bandwidth > 0 are needed")
 

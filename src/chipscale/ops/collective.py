@@ -11,10 +11,11 @@ from chipscale.ops.work import Num
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spread:
-    """How a group of ranks lies on the fabric: `inside` of them share the innermost tier, `outside` such parts talk across."""
+    """How a group of ranks lies on the fabric: `inside` of them share the innermost tier, `outside` such parts talk across; `stride` lies between neighbours."""
 
     inside: Num
     outside: Num
+    stride: Num = 1.0
 
     @property
     def size(self) -> Num:
@@ -33,4 +34,4 @@ def spread(group: Num, stride: Num, tier: Num) -> Spread:
     (8.0, 2.0)
     """
     inside = np.minimum(group, np.maximum(1.0, np.floor(tier / stride)))
-    return Spread(inside=inside, outside=group / inside)
+    return Spread(inside=inside, outside=group / inside, stride=stride)

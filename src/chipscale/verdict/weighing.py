@@ -34,7 +34,8 @@ MAPE_TO_SIGMA = 1.25
 FLOOR = 1e-3
 #: capacity first, since nothing runs where the job does not fit
 STEPS = (("capacity", ("memory_bytes",)), ("compute", ("peak", "peak16", "power")), ("memory", ("memory_bandwidth",)),
-         ("fabric", ("inner_size", "inner_bandwidth", "inner_latency", "outer_bandwidth", "outer_latency", "node", "mesh")))  # fmt: skip
+         ("fabric", ("inner_size", "inner_bandwidth", "inner_latency", "outer_bandwidth", "outer_latency", "node", "mesh", "axes", "middle_size",
+          "middle_bandwidth", "middle_latency")))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,7 @@
-"""Rows of expert_alltoall.csv: columns chip, phase, dtype, chips, nodes, hidden_size, topk, num_experts, num_tokens, backend, engine, seconds."""
+"""Rows of expert_alltoall.csv: columns chip, phase, dtype, chips, nodes, hidden_size, topk, num_experts, num_tokens, backend, engine, seconds.
+
+Optional: node_limit, the most nodes that a token's experts lie on.
+"""
 
 from __future__ import annotations
 
@@ -25,8 +28,13 @@ def read(row: Row) -> Reading:
     ranks, experts, top_k = number(row, "chips", 2.0), number(row, "num_experts"), number(row, "topk")
     if top_k > experts:
         raise EvidenceError(f"{name_of(row)}, column topk: {top_k:g} of {experts:g} experts; give at most num_experts")
-    if not 1.0 <= number(row, "nodes") <= ranks:
-        raise EvidenceError(f"{name_of(row)}, column nodes: {row['nodes']} nodes for {ranks:g} chips; give at most one a chip")
+    nodes, limit = number(row, "nodes"), number(row, "node_limit") if row.get("node_limit") else 0.0
+    if nodes > ranks or ranks % nodes:
+        raise EvidenceError(f"{name_of(row)}, column nodes: {row['nodes']} nodes for {ranks:g} chips; give a number that divides the chips")
+    if limit > nodes or (limit and top_k > experts * limit / nodes):
+        raise EvidenceError(
+            f"{name_of(row)}, column node_limit: {limit:g} of {nodes:g} nodes cannot hold the experts; give at most nodes, with top-k experts on them"
+        )
     call = Exchange(tokens=number(row, "num_tokens"), hidden=number(row, "hidden_size"), top_k=top_k, experts=experts, ranks=ranks,
-                    width=WIDTHS[dtype], once=0.0 if EACH.search(backend) else 1.0)  # fmt: skip
+                    width=WIDTHS[dtype], once=0.0 if EACH.search(backend) else 1.0, nodes=nodes, limit=limit)  # fmt: skip
     return Reading(form=EXCHANGE, call=call, precision="bf16", engine=row["engine"], kernel=f"{backend}/{phase}:{dtype}", seconds=seconds_of(row))
