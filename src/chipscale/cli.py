@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
 MOST_CHIPS = 10_000_000
-MOST_TOKENS = 1e18
 
 app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -237,44 +236,45 @@ def train(
     plan: Annotated[str | None, typer.Option(metavar="tp=8,pp=16,...", help="evaluate this plan; the best is sought if left out")] = None,
     length: Annotated[int | None, typer.Option(min=1, max=10**8, help="tokens of a sequence")] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=10**9, help="sequences of a step, over all chips")] = None,
-    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days and energy")] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days, energy and cost")] = None,
+    days: Annotated[float | None, typer.Option(help="with --tokens: find the fewest of the chips that finish in so many days")] = None,
+    price: Annotated[float | None, typer.Option(help="with --tokens: dollars per chip and hour")] = None,
+    pue: Annotated[float | None, typer.Option(help="with --tokens: all power over the power of IT, from 1")] = None,
+    mtbf: Annotated[float | None, typer.Option(help="with --tokens: hours that one chip runs between failures")] = None,
+    electricity: Annotated[float | None, typer.Option(help="with --tokens: dollars per kWh")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 5,
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Find the best plan to train MODEL, and say what a step costs."""
-    from chipscale.border import inside
-    from chipscale.planning import days, watt_hours
+    """Find the best plan to train MODEL, and say what a step, or a whole run of --tokens, costs."""
     from chipscale.planning import train as search
-    from chipscale.units import parse
+    from chipscale.report.runs import run_screen
+    from chipscale.report.terminal import step_screen
+    from chipscale.runs import Terms, run
 
     chip, chips = chip_count(on)
-    budget = None
+    terms = Terms(price=price, pue=pue, mtbf=mtbf, electricity=electricity, days=days)
+    if tokens is None and terms != Terms():
+        named = next(name for name in ("days", "price", "pue", "mtbf", "electricity") if getattr(terms, name) is not None)
+        raise EvidenceError(f"--{named} is about a whole run; state its tokens too, as in --tokens 14.8T")
+    known, believed = _catalog(catalog), assumptions(assume)
     if tokens is not None:
-        with inside("--tokens"):
-            budget = parse(tokens, "tokens")
-            if not 0 < budget <= MOST_TOKENS:
-                raise EvidenceError(f"{tokens} must be positive, and 1000000T at most; write as many as are trained on")
-    known = _catalog(catalog)
-    sides = search(known, model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
-                   framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
-    if as_json:
-        from chipscale.report.jsonable import to_json
+        answer = run(known, model, chip, chips, _budget(tokens), terms=terms, length=length, batch=batch, precision=precision,
+                     framework=framework, plan=plan, top=top, assume=believed)  # fmt: skip
+        return _json(answer) if as_json else show(run_screen(answer, f"train {model} on {answer.runs[0].chips:,} {chip}"))
+    sides = search(known, model, chip, chips, length=length, batch=batch, precision=precision, framework=framework, plan=plan, top=top, assume=believed)
+    return _json(sides) if as_json else show(step_screen(sides, f"train {model} on {chips:,} {chip}"))
 
-        return say(to_json(sides))
-    from chipscale.report.terminal import step_screen
-    from chipscale.report.words import duration
-    from chipscale.units import show as quantity
 
-    title, extra = f"train {model} on {chips:,} {chip}", []
-    if budget is not None:
-        title += f": {tokens} {'' if 'tokens' in str(tokens) else 'tokens '}in {duration(days(sides[0], chips, budget))} without failures"
-        energy = watt_hours(known, chip, sides[0], chips, budget)
-        extra = [
-            ("energy", f"{quantity(energy, 'Wh')}, the chips alone at their stated power" if energy else "unknown, the chip's power is not stated")
-        ]
-    return show(step_screen(sides, title, extra))
+def _budget(text: str) -> float:
+    """Read --tokens."""
+    from chipscale.border import inside
+    from chipscale.runs.nouns import check_tokens
+    from chipscale.units import parse
+
+    with inside("--tokens"):
+        return check_tokens(parse(text, "tokens"))
 
 
 @app.command()

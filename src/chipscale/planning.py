@@ -59,18 +59,6 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
     return tuple(s for key in dict.fromkeys(s.hypothesis for s in order) for s in [o for o in order if o.hypothesis == key][:top])
 
 
-def days(side: Side, chips: int, tokens: float) -> float:
-    """Return the days that a plan needs for a token budget, without failures."""
-    return tokens / (side.rate.median * chips) / 86400.0
-
-
-def watt_hours(catalog: Catalog, chip: str, side: Side, chips: int, tokens: float) -> float | None:
-    """Return the energy (Wh) that the chips alone draw for a token budget at their stated power, None where that is not known."""
-    found = catalog.chip(chip)
-    one = next(h.value for h in found.hypotheses if h.key == side.hypothesis) if isinstance(found, Belief) else found
-    return one.value("power") * chips * days(side, chips, tokens) * 24.0 if one.has("power") else None
-
-
 def _evaluator(catalog: Catalog, job: Job, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> tuple[Evaluator, str]:
     peak_of(chip, precision)
     vendors = dict(read_vendors(catalog))
