@@ -16,11 +16,13 @@ if TYPE_CHECKING:
     from chipscale.evidence import Belief, EvidenceError, Fact, Source
     from chipscale.operators.estimate import estimate
     from chipscale.planning import train
+    from chipscale.runs import Terms, run
     from chipscale.verdict import Verdict, weigh
 
 __version__ = "0.1.0"
-__all__ = ["Belief", "EvidenceError", "Fact", "Source", "Verdict", "estimate", "load", "train", "weigh"]
+__all__ = ["Belief", "EvidenceError", "Fact", "Source", "Terms", "Verdict", "estimate", "load", "run", "train", "weigh"]
 _HOME = {"load": "catalog", "Belief": "evidence", "EvidenceError": "evidence", "Fact": "evidence", "Source": "evidence", "estimate": "operators.estimate", "train": "planning",
+         "Terms": "runs", "run": "runs",
          "Verdict": "verdict", "weigh": "verdict"}  # fmt: skip
 
 

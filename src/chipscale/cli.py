@@ -263,7 +263,9 @@ def train(
         answer = run(known, model, chip, chips, _budget(tokens), terms=terms, length=length, batch=batch, precision=precision,
                      framework=framework, plan=plan, top=top, assume=believed)  # fmt: skip
         return _json(answer) if as_json else show(run_screen(answer, f"train {model} on {answer.runs[0].chips:,} {chip}"))
-    sides = search(known, model, chip, chips, length=length, batch=batch, precision=precision, framework=framework, plan=plan, top=top, assume=believed)
+    sides = search(
+        known, model, chip, chips, length=length, batch=batch, precision=precision, framework=framework, plan=plan, top=top, assume=believed
+    )
     return _json(sides) if as_json else show(step_screen(sides, f"train {model} on {chips:,} {chip}"))
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.cost.calibration import Calibration, constants, read_calibration, read_vendors
 from chipscale.cost.hardware import hardware, peak_of
-from chipscale.evidence import Belief, EvidenceError
+from chipscale.evidence import EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters

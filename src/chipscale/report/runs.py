@@ -50,8 +50,18 @@ def dollars(value: float) -> str:
 
 
 def ranged(i: Interval, write: Callable[[float], str]) -> str:
-    """Write a value with its interval; a range of no width is left out."""
-    return write(i.median) if i.low == i.high else f"{write(i.median)} ({write(i.low)} – {write(i.high)})"
+    """Write a value with its interval; a range of no width is left out, a unit that all share is written once.
+
+    >>> ranged(Interval(median=84.0, low=62.0, high=115.0), duration)
+    '84 days (62 – 115)'
+    """
+    value, low, high = (write(x) for x in (i.median, i.low, i.high))
+    if low == high:
+        return value
+    units = {text.partition(" ")[2] for text in (value, low, high)}
+    if len(units) == 1:
+        low, high = low.partition(" ")[0], high.partition(" ")[0]
+    return f"{value} ({low} – {high})"
 
 
 def run_rows(run: Run) -> Iterator[tuple[str, str]]:
@@ -59,7 +69,10 @@ def run_rows(run: Run) -> Iterator[tuple[str, str]]:
     yield "days without failures", ranged(run.ideal_days, duration)
     yield "days with failures", ranged(run.days, duration)
     yield "steps", f"{count(run.steps)} of {show(run.tokens / run.steps, 'tokens')} tokens"
-    yield "useful time", f"{ranged(run.useful, percent)}; restarting {percent(run.restarting)}, repeating {percent(run.repeating)}, writing {percent(run.writing)}"
+    yield (
+        "useful time",
+        f"{ranged(run.useful, percent)}; restarting {percent(run.restarting)}, repeating {percent(run.repeating)}, writing {percent(run.writing)}",
+    )
     yield "failures", f"{ranged(run.failures, count)}, one in {ranged(run.between, lapse)}"
     yield "checkpoints", f"{show(run.checkpoint_bytes, 'B')} every {ranged(run.interval, lapse)}, written in {ranged(run.checkpoint_seconds, lapse)}"
     yield "chip-hours", ranged(run.chip_hours, count)

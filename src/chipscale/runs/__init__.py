@@ -1,6 +1,6 @@
 """What a whole training run takes: days with failures, energy by part, money, and how many chips a deadline needs."""
 
-from chipscale.runs.account import account
+from chipscale.runs.accounting import account
 from chipscale.runs.answer import run
 from chipscale.runs.nouns import Answer, Bill, Run, Terms
 

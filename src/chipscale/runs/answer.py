@@ -8,11 +8,9 @@ from functools import cache
 
 from chipscale.catalog import Catalog
 from chipscale.evidence import EvidenceError
-from chipscale.facts.parameters import parameters
 from chipscale.planning import train
-from chipscale.runs.account import HOUR, account, accounts
-from chipscale.runs.deadline import fewest, round_counts, useful_most
-from chipscale.runs.failures import Reliability, checkpoint_bytes
+from chipscale.runs.accounting import account, accounts
+from chipscale.runs.deadline import fewest, round_counts
 from chipscale.runs.nouns import Answer, Terms, check_tokens
 from chipscale.search import spreads
 from chipscale.verdict.nouns import Side
@@ -40,7 +38,7 @@ def run(catalog: Catalog, model: str, chip: str, chips: int, tokens: float, *, t
     if terms.days is not None:
         if plan is not None:
             raise EvidenceError("--days seeks a number of chips, but --plan fixes it; leave one out")
-        counts = useful_counts(catalog, model, chip, chips, batch, terms, assume)
+        counts = feasible_counts(catalog, model, chip, chips, batch, assume)
         plans(counts[-1], 1)  # says what is wrong before the search
 
         @cache
@@ -55,17 +53,16 @@ def run(catalog: Catalog, model: str, chip: str, chips: int, tokens: float, *, t
     return Answer(plans=sides, runs=accounts(catalog, model, chip, sides, chips, tokens, terms))
 
 
-def useful_counts(catalog: Catalog, model: str, chip: str, most: int, batch: int | None, terms: Terms, assume: Mapping[str, str] | None) -> list[int]:
-    """List the numbers of chips, up to `most`, that a run may take: whole nodes that share out the batch, up to the count whose useful chips are most.
+def feasible_counts(catalog: Catalog, model: str, chip: str, most: int, batch: int | None, assume: Mapping[str, str] | None) -> list[int]:
+    """List the numbers of chips, up to `most`, that a run may take: whole nodes of the likeliest hypothesis that share out the batch.
 
     Errors: not one number of chips is left.
     """
     found, c = catalog.model(model), candidate(catalog, chip, assume or {})
     cluster = max(zip(c.belief.hypotheses, c.clusters, strict=True), key=lambda pair: pair[0].weight)[1]
-    site = catalog.site(cluster.site)
-    reliability = Reliability(mtbf=site.fact("mtbf").value if terms.mtbf is None else terms.mtbf * HOUR, restart=site.fact("restart").value,
-                              checkpoint=checkpoint_bytes(float(parameters(found).total)), bandwidth=site.fact("storage_bandwidth").value)  # fmt: skip
-    counts = [n for n in round_counts(cluster.node, most) if batch is None or any(spreads(found, n, batch, WIDEST))]
+    counts = [n for n in round_counts(cluster.node, min(most, cluster.size)) if batch is None or any(spreads(found, n, batch, WIDEST))]
     if not counts:
-        raise EvidenceError(f"--days: no whole number of nodes of {cluster.node} chips up to {most:,} chips makes a plan; allow more in --on, or another --batch")
-    return counts[: useful_most(reliability, counts) + 1]
+        raise EvidenceError(
+            f"--days: no whole number of nodes of {cluster.node} chips up to {most:,} chips makes a plan; allow more in --on, or another --batch"
+        )
+    return counts

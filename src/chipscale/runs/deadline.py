@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from chipscale.evidence import EvidenceError
-from chipscale.runs.failures import Reliability, shares
 
 
 def round_counts(node: int, most: int) -> list[int]:
@@ -21,20 +17,30 @@ def round_counts(node: int, most: int) -> list[int]:
     return sorted({node * a * b * c for a in powers[0] for b in powers[1] for c in powers[2] if node * a * b * c <= most})
 
 
-def useful_most(reliability: Reliability, counts: Sequence[int]) -> int:
-    """Return the position of the count whose useful chips are most: beyond it, failures eat more than chips add."""
-    n = np.array(counts, dtype=np.float64)
-    return int(np.argmax(n * np.asarray(shares(reliability, n, 0.0).useful)))
+def rungs(counts: Sequence[int]) -> list[int]:
+    """List positions of ascending counts: the first of each doubling, and the last.
+
+    >>> rungs([8, 16, 24, 32, 40])
+    [0, 1, 3, 4]
+    """
+    firsts = [i for i, n in enumerate(counts) if i == 0 or n.bit_length() > counts[i - 1].bit_length()]
+    return firsts if firsts[-1] == len(counts) - 1 else [*firsts, len(counts) - 1]
 
 
 def fewest(days: Callable[[int], float], counts: Sequence[int], limit: float) -> int:
-    """Return the smallest of ascending `counts` whose `days` are within `limit`, by bisection.
+    """Return the smallest of ascending `counts` whose `days` are within `limit`: the first doubling that is, then upwards from the one before.
 
-    `days` falls with the count (infinite where nothing fits) and is asked about log2(len(counts)) times.
-    Errors: not even the largest count meets the limit; the message says how long that one takes.
+    `days` is infinite where nothing fits. It falls from doubling to doubling until failures, or too small a share of the batch, eat what
+    chips add; between two of them it may go up and down, since some counts share out worse than others. Asked about are the doublings
+    and the counts of one octave, 60 of them for a million chips.
+    Errors: no doubling meets the limit; the message names the fastest.
     """
-    least = days(counts[-1])
-    if not least <= limit:
-        raise EvidenceError(f"--days {limit:g}: no number of chips up to that of --on meets it: {counts[-1]:,} chips, the fastest, take {least:,.1f} days; "
-                            "allow more days, more chips or fewer tokens")  # fmt: skip
-    return counts[bisect_left(counts, -limit, key=lambda n: -days(n))]
+    ladder = rungs(counts)
+    seen: dict[int, float] = {}
+    for below, at in zip([-1, *ladder], ladder, strict=False):
+        seen[at] = days(counts[at])
+        if seen[at] <= limit:
+            return next(n for n in counts[below + 1 : at + 1] if n == counts[at] or days(n) <= limit)
+    best = min(seen, key=lambda i: seen[i])
+    raise EvidenceError(f"--days {limit:g}: no number of chips up to {counts[-1]:,} meets it: {counts[best]:,} chips, the fastest, take "
+                        f"{seen[best]:,.1f} days; allow more days, more chips or fewer tokens")  # fmt: skip

@@ -114,7 +114,8 @@ def goodput(interval: Num, write: Num, between: Num, restart: Num) -> Num:
     0.926
     """
     x = (interval + write) / between
-    return np.exp(np.log(interval / between) - restart / between - x - np.log(-np.expm1(-x)))
+    useful: Num = np.exp(np.log(interval / between) - restart / between - x - np.log(-np.expm1(-x)))
+    return useful
 
 
 def restarting_share(between: Num, restart: Num) -> Num:

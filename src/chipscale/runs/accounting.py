@@ -15,6 +15,7 @@ from chipscale.evidence import Belief, EvidenceError, Fact
 from chipscale.facts.chip import Chip
 from chipscale.facts.parameters import parameters
 from chipscale.facts.site import SITE_QUANTITIES, Site
+from chipscale.ops.work import Num
 from chipscale.runs.bill import Draw, capital_dollars, chip_watts, draw, electricity_dollars, rent_dollars
 from chipscale.runs.failures import Reliability, Shares, checkpoint_bytes, checkpoint_seconds, shares
 from chipscale.runs.nouns import Bill, Run, Terms, check_tokens
@@ -41,8 +42,9 @@ class World:
         return self.of(fact.quantity, fact.value, fact.low, fact.high)
 
 
-def interval(values: np.ndarray) -> Interval:
+def interval(quantity: Num) -> Interval:
     """Return the value at the stated quantities, and the 80 % interval of the draws."""
+    values = np.asarray(quantity)
     low, high = (float(q) for q in np.quantile(values[1:], (0.1, 0.9)))
     stated = float(values[0])
     return Interval(median=stated, low=min(low, stated), high=max(high, stated))
@@ -84,11 +86,11 @@ def account(catalog: Catalog, model: str, chip: str, side: Side, chips: int, tok
     )  # fmt: skip
 
 
-def _stated(values: object) -> float:
+def _stated(values: Num) -> float:
     return float(np.asarray(values)[0])
 
 
-def _reliability(world: World, site: Site, terms: Terms, size: float) -> Reliability:
+def _reliability(world: World, site: Site, terms: Terms, size: Num) -> Reliability:
     mtbf = world.fact(site.fact("mtbf")) if terms.mtbf is None else np.full(DRAWS + 1, terms.mtbf * HOUR)
     return Reliability(mtbf=mtbf, restart=world.fact(site.fact("restart")), checkpoint=size, bandwidth=world.fact(site.fact("storage_bandwidth")))
 
@@ -129,13 +131,17 @@ def _bill(world: World, chip: Chip, site: Site, side: Side, terms: Terms, share:
     else:
         missing.append(f"rent: no price per hour of {chip.id} is known; state one with --price")
     if chip.has("price"):
-        capital = interval(capital_dollars(chips, elapsed, world.fact(chip.fact("price")), world.fact(site.fact("capital")), world.fact(site.fact("life"))))
+        capital = interval(
+            capital_dollars(chips, elapsed, world.fact(chip.fact("price")), world.fact(site.fact("capital")), world.fact(site.fact("life")))
+        )
     else:
         missing.append(f"capital: the price of {chip.id} is not known")
     return Bill(energy=total, chips=energy.get("chips"), host=energy.get("host"), network=energy.get("network"), cooling=energy.get("cooling"),
                 power=power, rent=rent, capital=capital, electricity=electricity, missing=tuple(missing))  # fmt: skip
 
 
-def accounts(catalog: Catalog, model: str, chip: str, sides: Sequence[Side], chips: int, tokens: float, terms: Terms | None = None) -> tuple[Run, ...]:
+def accounts(
+    catalog: Catalog, model: str, chip: str, sides: Sequence[Side], chips: int, tokens: float, terms: Terms | None = None
+) -> tuple[Run, ...]:
     """Return the run on each of several plans."""
     return tuple(account(catalog, model, chip, side, chips, tokens, terms) for side in sides)
