@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 from rich.console import RenderableType
@@ -50,12 +51,12 @@ def dollars(value: float) -> str:
 
 
 def ranged(i: Interval, write: Callable[[float], str]) -> str:
-    """Write a value with its interval; a range of no width is left out, a unit that all share is written once.
+    """Write a value with its interval; a range of no width is left out, a unit that all share is written once, and what grows without bound has no end.
 
     >>> ranged(Interval(median=84.0, low=62.0, high=115.0), duration)
     '84 days (62 – 115)'
     """
-    value, low, high = (write(x) for x in (i.median, i.low, i.high))
+    value, low, high = (write(x) if math.isfinite(x) else "no end" for x in (i.median, i.low, i.high))
     if low == high:
         return value
     units = {text.partition(" ")[2] for text in (value, low, high)}

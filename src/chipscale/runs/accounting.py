@@ -45,7 +45,7 @@ class World:
 def interval(quantity: Num) -> Interval:
     """Return the value at the stated quantities, and the 80 % interval of the draws."""
     values = np.asarray(quantity)
-    low, high = (float(q) for q in np.quantile(values[1:], (0.1, 0.9)))
+    low, high = (float(q) for q in np.quantile(values[1:], (0.1, 0.9), method="inverted_cdf"))
     stated = float(values[0])
     return Interval(median=stated, low=min(low, stated), high=max(high, stated))
 
@@ -74,7 +74,7 @@ def account(catalog: Catalog, model: str, chip: str, side: Side, chips: int, tok
         raise EvidenceError(f"{chips:,} chips: one of them fails every {float(np.asarray(share.between)[0]):.3g} s, so that the run never ends; "
                             "take fewer chips, or state with --mtbf how many hours one runs between failures")  # fmt: skip
     ideal = tokens / (rate * chips)
-    elapsed = ideal / np.maximum(useful, LEAST)
+    elapsed = np.where(useful < LEAST, np.inf, ideal / np.maximum(useful, LEAST))
     write = np.asarray(checkpoint_seconds(reliability.checkpoint, chips, reliability.bandwidth))
     return Run(
         chips=chips, tokens=tokens, steps=tokens / (side.rate.median * chips * side.seconds.median), site=site.id,

@@ -71,7 +71,7 @@ class Run:
     """A token budget on one plan: how long it takes, how much of that is useful, and what it costs. Intervals are of 80 %.
 
     `days` = `ideal_days` / `useful`. `writing`, `restarting` and `repeating` are the other shares of the time; `interval` (s) lies between
-    two checkpoints of `checkpoint_bytes`, `between` (s) between two failures.
+    two checkpoints of `checkpoint_bytes`, `between` (s) between two failures. An upper end is infinite where a tenth of the draws never end.
     """
 
     chips: int
