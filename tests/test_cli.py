@@ -178,6 +178,17 @@ def test_chip_counts_that_cannot_be(run: Run, on: str) -> None:
         ((*MIXTRAL, "h100:64", "--tokens", "-1T"), ("--tokens", "-1T", "positive")),
         ((*MIXTRAL, "h100:64", "--tokens", "1,000,000,000T"), ("--tokens", "1000000T at most")),
         ((*MIXTRAL, "h100:64", "--tokens", "15"), ("--tokens", "unit is missing", "14.8T")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--pue", "0.5"), ("--pue 0.5", "from 1 to 4")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--pue", "nan"), ("--pue nan", "from 1 to 4")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--price", "-3"), ("--price -3", "dollars per chip and hour")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--price", "cheap"), ("--price",)),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--mtbf", "0"), ("--mtbf 0", "hours between failures")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--electricity", "inf"), ("--electricity inf", "dollars per kWh")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--days", "0"), ("--days 0", "must be from")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--days", "1"), ("--days 1", "the fastest, take", "more chips")),
+        ((*MIXTRAL, "h100:4", "--tokens", "1T", "--days", "1"), ("--days", "whole number of nodes")),
+        ((*MIXTRAL, "h100:64", "--tokens", "1T", "--days", "9", "--plan", "tp=8"), ("--days", "--plan", "leave one out")),
+        ((*MIXTRAL, "h100:64", "--price", "2"), ("--price", "--tokens 14.8T")),
         ((*MIXTRAL, "h100:64", "--tokens", ""), ("--tokens", "14.8T")),
         ((*MIXTRAL, "h100:64", "--tokens", "many"), ("many",)),
         ((*MIXTRAL, "h100:64", "--batch", "0"), ("--batch",)),
@@ -557,10 +568,28 @@ def test_train_as_json(run: Run) -> None:
         assert s["memory_bytes"] <= s["memory_capacity"]
 
 
+def test_a_run_as_json(run: Run) -> None:
+    found = run(*MIXTRAL, "h100:64", "--tokens", "1T", "--top", "2", "--price", "2", "--json")
+    assert found.code == 0
+    answer = parsed(found.out)
+    assert isinstance(answer, dict)
+    assert len(answer["plans"]) == len(answer["runs"]) == 2
+    for r in answer["runs"]:
+        assert r["days"]["low"] <= r["days"]["median"] <= r["days"]["high"]
+        assert r["bill"]["rent"]["median"] == pytest.approx(2.0 * r["chip_hours"]["median"])
+
+
+def test_a_deadline_finds_the_fewest_chips(run: Run) -> None:
+    found = run(*MIXTRAL, "h100:1024", "--tokens", "1T", "--days", "30", "--top", "1").out
+    assert "train Mixtral-8x7B-v0.1 on " in found
+    assert "on 1,024" not in found
+
+
 def test_the_token_budget_gives_days(run: Run) -> None:
     found = run(*MIXTRAL, "h100:64", "--tokens", "1T").out
     assert "days" in found
-    assert "MWh, the chips alone" in found
+    for word in ("days with failures", "MWh", "checkpoints", "cost if rented", "cost if owned", "electricity"):
+        assert word in found
     assert "minutes" in run(*MIXTRAL, "h100:64", "--tokens", "1B tokens").out
 
 

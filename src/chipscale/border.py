@@ -124,7 +124,15 @@ class ClusterFile(_Border):
     chip: str
     node: int = Field(ge=1, le=10**6)
     tier: list[TierFile] = Field(min_length=1)
+    site: str = "typical"
     notes: list[str] = []
+
+
+class SiteFile(_Border):
+    id: str
+    name: str
+    like: str = ""
+    fact: list[FactFile] = Field(min_length=1)
 
 
 class JobFile(_Border):

@@ -21,6 +21,7 @@ from chipscale.border import (
     HypothesisFile,
     JobFile,
     ModelFile,
+    SiteFile,
     SourceFile,
     checked,
     inside,
@@ -35,6 +36,7 @@ from chipscale.facts.config_json import read_file
 from chipscale.facts.framework import Framework, Keeping
 from chipscale.facts.job import Job
 from chipscale.facts.model import Model
+from chipscale.facts.site import SITE_QUANTITIES, Site
 from chipscale.units import parse, show
 
 T = TypeVar("T")
@@ -46,11 +48,14 @@ PLAUSIBLE = {
     "W": (0.1, 1e7),
     "Hz": (1e5, 1e12),
     "USD": (0.01, 1e10),
+    "USD/h": (1e-4, 1e5),
+    "USD/kWh": (1e-4, 1e2),
+    "s": (1e-3, 1e12),
     "mm2": (0.1, 1e6),
     "1": (1e-3, 1e9),
 }
 RANK = {kind: i for i, kind in enumerate(Kind)}
-UNITS = {**ARCHITECTURE_QUANTITIES, **QUANTITIES, **{f"measured_{p}_matmul": "FLOP/s" for p in PRECISIONS}}
+UNITS = {**ARCHITECTURE_QUANTITIES, **QUANTITIES, **SITE_QUANTITIES, **{f"measured_{p}_matmul": "FLOP/s" for p in PRECISIONS}}
 ALIASES = re.compile(r'^aliases = \[((?:\s*"[^"\\]*"\s*,?)*)\s*\]\s*$', re.MULTILINE)
 
 
@@ -234,7 +239,21 @@ class Catalog:
                 tiers.append(Tier(name=t.name, size=t.size, bandwidth=widened(fact, ()), latency=latency, topology=t.topology,
                                   oversubscription=t.oversubscription, axes=tuple(t.axes), closes=t.closes, in_network=t.in_network, plane=t.plane))  # fmt: skip
         with inside(path, "tier"):
-            return Cluster(id=f.id, name=f.name, chip=f.chip, node=f.node, tiers=tuple(tiers), notes=tuple(f.notes))
+            return Cluster(id=f.id, name=f.name, chip=f.chip, node=f.node, tiers=tuple(tiers), site=f.site, notes=tuple(f.notes))
+
+    def site(self, name: str) -> Site:
+        """Return a site by id; what its file does not state is that of the site that it is `like`."""
+        path = self._path("sites", name)
+        return self._once("site", name, lambda: self._site(path, ()))
+
+    def _site(self, path: Path, seen: tuple[str, ...]) -> Site:
+        f = checked(SiteFile, read_toml(path), path)
+        named(f.id, path)
+        if f.id in seen:
+            raise EvidenceError(f"{path}: field like: {' is like '.join((*seen, f.id))}, a circle; name another site")
+        taken = self._site(self._path("sites", f.like), (*seen, f.id)).facts if f.like else {}
+        with inside(path):
+            return Site(id=f.id, name=f.name, facts={**taken, **self._facts(f.fact, path)})
 
     def cluster_for(self, chip: Chip) -> Cluster:
         """Return the cluster that a chip stands on unless another is named."""

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
 MOST_CHIPS = 10_000_000
-MOST_TOKENS = 1e18
 
 app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -240,7 +239,12 @@ def train(
     plan: Annotated[str | None, typer.Option(metavar="tp=8,pp=16,...", help="evaluate this plan; the best is sought if left out")] = None,
     length: Annotated[int | None, typer.Option(min=1, max=10**8, help="tokens of a sequence")] = None,
     batch: Annotated[int | None, typer.Option(min=1, max=10**9, help="sequences of a step, over all chips")] = None,
-    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days and energy")] = None,
+    tokens: Annotated[str | None, typer.Option(metavar="14.8T", help="tokens of the whole training, for days, energy and cost")] = None,
+    days: Annotated[float | None, typer.Option(help="with --tokens: find the fewest of the chips that finish in so many days")] = None,
+    price: Annotated[float | None, typer.Option(help="with --tokens: dollars per chip and hour")] = None,
+    pue: Annotated[float | None, typer.Option(help="with --tokens: all power over the power of IT, from 1")] = None,
+    mtbf: Annotated[float | None, typer.Option(help="with --tokens: hours that one chip runs between failures")] = None,
+    electricity: Annotated[float | None, typer.Option(help="with --tokens: dollars per kWh")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 5,
@@ -248,48 +252,50 @@ def train(
     stage_layers: Annotated[str | None, typer.Option(metavar="3,4,...", help="layers of each pipeline stage in the trace")] = None,
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
-    """Find the best plan to train MODEL, and say what a step costs."""
-    from chipscale.border import inside
-    from chipscale.planning import believed, days_interval, watt_hours
+    """Find the best plan to train MODEL, and say what a step, or a whole run of --tokens, costs."""
+    from chipscale.planning import believed, training_job
     from chipscale.planning import train as search
-    from chipscale.units import parse
+    from chipscale.report.runs import run_screen
+    from chipscale.report.terminal import step_screen
+    from chipscale.report.words import reasons
+    from chipscale.runs import Terms, run
 
     chip, chips = chip_count(on)
-    budget = None
+    terms = Terms(price=price, pue=pue, mtbf=mtbf, electricity=electricity, days=days)
+    if tokens is None and terms != Terms():
+        named = next(name for name in ("days", "price", "pue", "mtbf", "electricity") if getattr(terms, name) is not None)
+        raise EvidenceError(f"--{named} is about a whole run; state its tokens too, as in --tokens 14.8T")
+    known, taken = _catalog(catalog), assumptions(assume)
     if tokens is not None:
-        with inside("--tokens"):
-            budget = parse(tokens, "tokens")
-            if not 0 < budget <= MOST_TOKENS:
-                raise EvidenceError(f"{tokens} must be positive, and 1000000T at most; write as many as are trained on")
-    known = _catalog(catalog)
-    sides = search(known, model, chip, chips, length=length, batch=batch, tokens=budget, precision=precision,
-                   framework=framework, plan=plan, top=top, assume=assumptions(assume))  # fmt: skip
+        budget = _budget(tokens)
+        answer = run(known, model, chip, chips, budget, terms=terms, length=length, batch=batch, precision=precision,
+                     framework=framework, plan=plan, top=top, assume=taken)  # fmt: skip
+        sides, chips = answer.plans, answer.runs[0].chips
+    else:
+        answer = None
+        sides = search(
+            known, model, chip, chips, length=length, batch=batch, precision=precision, framework=framework, plan=plan, top=top, assume=taken
+        )
     if trace is not None:
-        from chipscale.planning import training_job
-
         job = training_job(model, chips, length=length, batch=batch, precision=precision)
-        _trace(known, chip, sides[0], job, trace, framework=framework, assume=assumptions(assume), layers=counts(stage_layers))
+        _trace(known, chip, sides[0], job, trace, framework=framework, layers=counts(stage_layers))
     elif stage_layers is not None:
         raise EvidenceError("--stage-layers: deals layers in a trace; add --trace FILE")
     if as_json:
-        from chipscale.report.jsonable import to_json
+        return _json(answer or sides)
+    held = believed(known, model, chip, taken)
+    title, extra = f"train {model} on {chips:,} {chip}", [("what the model may be" if not i else "", text) for i, text in enumerate(reasons(held))]
+    return show(run_screen(answer, title, extra) if answer else step_screen(sides, title, extra))
 
-        return say(to_json(sides))
-    from chipscale.report.terminal import step_screen
-    from chipscale.report.words import duration, duration_span, reasons
-    from chipscale.units import show as quantity
 
-    title, extra, times = f"train {model} on {chips:,} {chip}", [], [days_interval(s, chips, budget) for s in sides] if budget is not None else []
-    held = believed(known, model, chip, assumptions(assume))
-    if budget is not None:
-        title += f": {tokens} {'' if 'tokens' in str(tokens) else 'tokens '}in {duration(times[0].median)} without failures"
-        title += f", if it is {sides[0].hypothesis}" if len({s.hypothesis for s in sides}) > 1 else ""
-        energy = watt_hours(known, chip, sides[0], chips, budget)
-        extra = [
-            ("energy", f"{quantity(energy, 'Wh')}, the chips alone at their stated power" if energy else "unknown, the chip's power is not stated")
-        ]
-    extra += [("what the model may be" if not i else "", text) for i, text in enumerate(reasons(held))]
-    return show(step_screen(sides, title, extra, [duration_span(t) for t in times]))
+def _budget(text: str) -> float:
+    """Read --tokens."""
+    from chipscale.border import inside
+    from chipscale.runs.nouns import check_tokens
+    from chipscale.units import parse
+
+    with inside("--tokens"):
+        return check_tokens(parse(text, "tokens"))
 
 
 def counts(text: str | None) -> list[int] | None:
@@ -306,13 +312,13 @@ def counts(text: str | None) -> list[int] | None:
     return [int(part) for part in parts]
 
 
-def _trace(catalog: Catalog, chip: str, side: Side, job: Job, out: Path, *, framework: str | None, assume: Mapping[str, str],
+def _trace(catalog: Catalog, chip: str, side: Side, job: Job, out: Path, *, framework: str | None,
            layers: list[int] | None) -> None:  # fmt: skip
     from chipscale.planning import replay
     from chipscale.report.trace import chrome_trace
     from chipscale.units import show as quantity
 
-    found = replay(catalog, chip, side, job, framework=framework, assume=assume, layers=layers)
+    found = replay(catalog, chip, side, job, framework=framework, layers=layers)
     write(out, chrome_trace(found.replay, f"{job.title} on {job.chips:,} {side.chip}: {side.plan}", found.layer_bytes), "--trace")
     said = f"replayed {quantity(found.replay.seconds, 's')}, closed form {quantity(side.seconds.median, 's')}"
     typer.echo(f"wrote {out} ({side.plan}; {said}); open it at ui.perfetto.dev", err=True)

@@ -99,38 +99,25 @@ class Replayed:
     layer_bytes: float
 
 
-def replay(catalog: Catalog, chip: str, side: Side, job: Job, *, framework: str | None = None, assume: Mapping[str, str] | None = None,
+def taken(catalog: Catalog, model: str, chip: str, side: Side) -> tuple[Model, Chip]:
+    """Return the model and the chip as the hypotheses of a side take them."""
+    held, c = catalog.believed_model(model), candidate(catalog, chip, {})
+    return next((m.value, h.value) for m in held.hypotheses for h in c.belief.hypotheses if taken_as(m.key, h.key) == side.hypothesis)
+
+
+def replay(catalog: Catalog, chip: str, side: Side, job: Job, *, framework: str | None = None,
            layers: Sequence[int] | None = None) -> Replayed:  # fmt: skip
     """Replay the step of a side that `train` found, event by event; `layers` deals them to the stages otherwise than evenly.
 
     Errors: layers that do not fit the stages, a schedule that cannot hold the micro-batches.
     """
-    held, c = believed(catalog, job.model, chip, assume or {}), candidate(catalog, chip, assume or {})
-    model, one = next((m.value, h.value) for m in held.hypotheses for h in c.belief.hypotheses if taken_as(m.key, h.key) == side.hypothesis)
+    model, one = taken(catalog, job.model, chip, side)
     e, _ = _evaluator(catalog, job, model, one, side.precision, read_calibration(catalog), framework)
     plan = parse(side.plan, job.chips)
     d = degrees(plan)
     found = replayed(e.times(d), e.sizes, plan, e.hardware, e.constants, layers=layers)
     kept = in_flight(d, float(found.timeline.order.batches)) * e.sizes.layers / plan.pp
     return Replayed(replay=found, layer_bytes=float(e.need(d).activations / kept))
-
-
-def days(side: Side, chips: int, tokens: float) -> float:
-    """Return the days that a plan needs for a token budget, without failures."""
-    return tokens / (side.rate.median * chips) / 86400.0
-
-
-def days_interval(side: Side, chips: int, tokens: float) -> Interval:
-    """Return the days for a token budget with their 80 % interval, without failures."""
-    low, median, high = (tokens / (rate * chips) / 86400.0 for rate in (side.rate.high, side.rate.median, side.rate.low))
-    return Interval(median=median, low=low, high=high)
-
-
-def watt_hours(catalog: Catalog, chip: str, side: Side, chips: int, tokens: float) -> float | None:
-    """Return the energy (Wh) that the chips alone draw for a token budget at their stated power, None where that is not known."""
-    found = catalog.chip(chip)
-    one = next(h.value for h in found.hypotheses if h.value.id == side.chip) if isinstance(found, Belief) else found
-    return one.value("power") * chips * days(side, chips, tokens) * 24.0 if one.has("power") else None
 
 
 def _evaluator(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from functools import cache
 from itertools import product
@@ -48,6 +49,16 @@ def divisors(n: int, most: int) -> list[int]:
     return [d for d in range(1, min(n, most) + 1) if n % d == 0]
 
 
+def spreads(model: Model, chips: int, batch: int, most_tp: int) -> Iterator[tuple[int, int, int, int]]:
+    """Yield every (tp, pp, cp, dp) that multiplies to the chips, divides the heads and the batch, and has at most a layer a stage."""
+    heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
+    for tp in (t for t in divisors(chips, min(heads, most_tp)) if heads % t == 0):
+        for pp, cp in product(divisors(chips // tp, min(model.layers, 128)), (1, 2, 4, 8)):
+            dp, rest = divmod(chips, tp * pp * cp)
+            if not rest and batch % dp == 0:
+                yield tp, pp, cp, dp
+
+
 @cache
 def space(model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[str, ...] = ("1f1b",)) -> PlanTable:
     """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
@@ -56,18 +67,13 @@ def space(model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[s
     where they can hold the micro-batches.
     """
     experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
-    heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
     tables: list[Ints] = []
-    for tp in (t for t in divisors(chips, min(heads, most_tp)) if heads % t == 0):
-        for pp, cp in product(divisors(chips // tp, min(model.layers, 128)), (1, 2, 4, 8)):
-            dp, rest = divmod(chips, tp * pp * cp)
-            if rest or batch % dp:
-                continue
-            ranks = tp * cp * dp
-            splits = [(e, t) for e in (divisors(experts, ranks) if experts else [1]) for t in ({1, tp} if experts else {1}) if ranks % (e * t) == 0]
-            vpps = [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and -(-model.layers // pp) >= v)]
-            micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
-            tables += [_crossed((tp, pp, cp, dp), splits, *kept) for kept in _schedules(schedules, pp, batch // dp, model.layers, vpps, micros)]
+    for tp, pp, cp, dp in spreads(model, chips, batch, most_tp):
+        ranks = tp * cp * dp
+        splits = [(e, t) for e in (divisors(experts, ranks) if experts else [1]) for t in ({1, tp} if experts else {1}) if ranks % (e * t) == 0]
+        vpps = [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and -(-model.layers // pp) >= v)]
+        micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
+        tables += [_crossed((tp, pp, cp, dp), splits, *kept) for kept in _schedules(schedules, pp, batch // dp, model.layers, vpps, micros)]
     if not tables:
         raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
     grid = np.concatenate(tables, axis=1)

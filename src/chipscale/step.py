@@ -16,6 +16,8 @@ from chipscale.plan import Degrees
 #: causes of a step's time, in the order in which they are shown
 CAUSES = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "host", "tp", "ep", "cp", "pp", "bubble", "imbalance",
           "fsdp", "dp", "optimizer", "fixed")  # fmt: skip
+#: causes during which a chip computes or moves its own memory; it waits during the others
+COMPUTING = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "optimizer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,7 @@ def _scales(unit: str) -> dict[str, float]:
             table |= {p + b: f / 8.0 for p, f in _DECIMAL.items() for b in ("b/s", "bit/s", "bps")}
         return table
     if unit == "s":
-        return {**{p + "s": f for p, f in _SMALL.items()}, "min": 60.0, "h": 3600.0, "d": 86400.0}
+        return {**{p + "s": f for p, f in _SMALL.items()}, "min": 60.0, "h": 3600.0, "d": 86400.0, "y": 31557600.0}
     if unit == "tokens":
         named = {p: f for p, f in (*_DECIMAL.items(), ("B", GIGA)) if p}
         return {**named, **{p + " tokens": f for p, f in named.items()}, "tokens": 1.0}

@@ -20,6 +20,7 @@ QUANTITIES: Mapping[str, str] = {
     "clock": "Hz",
     "power": "W",
     "price": "USD",
+    "rent": "USD/h",
     "die_area": "mm2",
     "scaleup_bandwidth": "B/s",
     "scaleup_size": "1",

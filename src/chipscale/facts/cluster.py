@@ -43,14 +43,14 @@ class Tier:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cluster:
-    """Chips of one kind on nested tiers, innermost first; `node` chips share one host."""
+    """Chips of one kind on nested tiers, innermost first; `node` chips share one host, `site` names where they stand."""
 
     id: str
     name: str
     chip: str
     node: int
     tiers: tuple[Tier, ...]
-    host_power: Fact | None = None
+    site: str = "typical"
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

@@ -20,6 +20,7 @@ FORMULAS = (
     "chipscale.cost",
     "chipscale.operators",
     "chipscale.simulators",
+    "chipscale.runs",
     "chipscale.memory",
     "chipscale.activations",
     "chipscale.peak",

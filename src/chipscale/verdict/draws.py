@@ -36,12 +36,16 @@ class Draws:
 
         return np.asarray(ndtri(self.columns[name]))
 
-    def of(self, fact: Fact, name: str) -> np.ndarray:
-        """Draw a fact's value: log-normal, split at the value, with its range as 80 % interval, cut at two standard deviations."""
+    def between(self, name: str, value: float, low: float, high: float) -> np.ndarray:
+        """Draw a positive quantity: log-normal, split at the value, with the range as 80 % interval, cut at two standard deviations."""
         z = np.clip(self.normal(name), -2.0, 2.0) / Z90
-        up, down = math.log(fact.high / fact.value), math.log(fact.value / max(fact.low, fact.value * 1e-3))
-        drawn: np.ndarray = fact.value * np.exp(np.where(z > 0, z * up, z * down))
+        up, down = math.log(high / value), math.log(value / max(low, value * 1e-3))
+        drawn: np.ndarray = value * np.exp(np.where(z > 0, z * up, z * down))
         return drawn
+
+    def of(self, fact: Fact, name: str) -> np.ndarray:
+        """Draw a fact's value in its stated range."""
+        return self.between(name, fact.value, fact.low, fact.high)
 
 
 def deal(names: Iterable[str], count: int, seed: int) -> Draws:
