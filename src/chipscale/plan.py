@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -166,10 +165,9 @@ class PlanTable:
         """Return the table of these rows."""
         return PlanTable(**{name: getattr(self, name)[rows] for name in FIELDS})
 
-    def blocks(self, size: int) -> Iterator[PlanTable]:
-        """Yield the table in blocks of `size` rows, small enough that temporaries stay in cache."""
-        for start in range(0, len(self), size):
-            yield self.take(slice(start, start + size))
+    def degrees(self, part: slice) -> Degrees:
+        """Return the degrees of these rows as floats."""
+        return degrees(self.take(part))
 
 
 def table(plans: list[Plan]) -> PlanTable:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, fields
-from functools import cache
-from itertools import product
 
 import numpy as np
 
@@ -12,17 +12,27 @@ from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import WIDTH, Hardware
 from chipscale.evidence import EvidenceError
 from chipscale.facts.framework import MIXED, Keeping
-from chipscale.facts.model import Experts, Model
+from chipscale.facts.model import Model
 from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
-from chipscale.plan import SCHEDULES, Degrees, Ints, Plan, PlanTable, degrees
-from chipscale.schedules.forms import fits
+from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees
 from chipscale.simulators.closed_form import simulate, times
+from chipscale.space import INNER, Space, space
 from chipscale.step import Sizes, Step, Times, sizes
 
+__all__ = ["Evaluated", "Evaluator", "Problem", "Space", "best", "check", "evaluator", "most_tp", "space", "usable"]
+
 #: rows evaluated at a time, so that temporaries stay in cache
-BLOCK = 16_384
+BLOCK = 32_768
 KEYS = ("tp", "cp", "ep", "etp", "micro_batch")
+
+
+#: is told what share of a search is done
+Watch = Callable[[float], None]
+
+
+def silent(_share: float) -> None:
+    """Watch a search and say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,56 +51,6 @@ class Evaluated:
 
     seconds: np.ndarray
     bytes: np.ndarray
-
-
-def divisors(n: int, most: int) -> list[int]:
-    """List the divisors of n up to `most`."""
-    return [d for d in range(1, min(n, most) + 1) if n % d == 0]
-
-
-@cache
-def space(model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[str, ...] = ("1f1b",)) -> PlanTable:
-    """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
-
-    tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute; `schedules` beside 1f1b are tried
-    where they can hold the micro-batches.
-    """
-    experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
-    heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
-    tables: list[Ints] = []
-    for tp in (t for t in divisors(chips, min(heads, most_tp)) if heads % t == 0):
-        for pp, cp in product(divisors(chips // tp, min(model.layers, 128)), (1, 2, 4, 8)):
-            dp, rest = divmod(chips, tp * pp * cp)
-            if rest or batch % dp:
-                continue
-            ranks = tp * cp * dp
-            splits = [(e, t) for e in (divisors(experts, ranks) if experts else [1]) for t in ({1, tp} if experts else {1}) if ranks % (e * t) == 0]
-            vpps = [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and -(-model.layers // pp) >= v)]
-            micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
-            tables += [_crossed((tp, pp, cp, dp), splits, *kept) for kept in _schedules(schedules, pp, batch // dp, model.layers, vpps, micros)]
-    if not tables:
-        raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
-    grid = np.concatenate(tables, axis=1)
-    return PlanTable(**{f.name: np.ascontiguousarray(grid[i]) for i, f in enumerate(fields(PlanTable))})
-
-
-def _schedules(names: tuple[str, ...], pp: int, each: int, layers: int, vpps: list[int], micros: list[int]) -> list[tuple[list[int], list[int], int]]:
-    """List (interleaves, micro-batch sizes, schedule) of the schedules that run on these stages and micro-batches."""
-    found = []
-    for name in names:
-        interleaves = vpps if name == "1f1b" else [1]
-        fit = [m for m in micros if name == "1f1b" or fits(name, pp, each // m, layers)]
-        if fit:
-            found.append((interleaves, fit, SCHEDULES.index(name)))
-    return found
-
-
-def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], vpps: list[int], micros: list[int], schedule: int) -> Ints:
-    """Cross the free axes of one (tp, pp, cp, dp) and schedule; the rows of the result are the fields of PlanTable in order."""
-    s, v, m, z, r = (i.ravel() for i in np.indices((len(splits), len(vpps), len(micros), 4, 3)))
-    ep, etp = np.array(splits).T
-    tp, pp, cp, dp, kind = (np.full(len(s), n, dtype=np.int64) for n in (*fixed, schedule))
-    return np.stack([tp, pp, np.array(vpps)[v], cp, ep[s], etp[s], dp, np.array(micros)[m], z, r, 0 * r, kind])
 
 
 def most_tp(hardware: Hardware) -> int:
@@ -129,20 +89,26 @@ class Evaluator:
         tokens = plan.micro_batch * self.problem.length / plan.cp
         return by_stage(self.holds, plan, tokens, self.problem.batch / (plan.dp * plan.micro_batch), self.keeping)
 
-    def evaluate(self, plans: PlanTable) -> Evaluated:
-        """Return seconds and bytes of every row."""
-        unique, inverse = _unique(plans)
+    def evaluate(self, plans: PlanTable | Space, watch: Watch = silent) -> Evaluated:
+        """Return seconds and bytes of every row; `watch` is told the share that is done.
+
+        Of a space, what sharding and recompute do not touch is computed once for their twelve settings: they are axes that formulas broadcast over.
+        """
+        outer, inner = (plans.outer, INNER) if isinstance(plans, Space) else (plans, ())
+        unique, inverse = _unique(outer)
         keyed = self.times(degrees(unique))
         shape = (len(unique),)
         flat = {f.name: np.broadcast_to(np.asarray(getattr(keyed, f.name), dtype=np.float64), shape) for f in fields(Times)}
-        seconds, held = np.empty(len(plans)), np.empty(len(plans))
-        for start in range(0, len(plans), BLOCK):
-            part = slice(start, start + BLOCK)
-            plan = degrees(plans.take(part))
+        seconds, held = np.empty((len(outer), *inner)), np.empty((len(outer), *inner))
+        size = BLOCK // math.prod(inner)
+        for start in range(0, len(outer), size):
+            part = slice(start, start + size)
+            plan = plans.degrees(part)
             t = Times(**{name: values[inverse[part]] for name, values in flat.items()})
-            seconds[part] = simulate(t, self.sizes, plan, self.hardware, self.constants).seconds
-            held[part] = peak(self.by_stage(plan), self.keeping)
-        return Evaluated(seconds=seconds, bytes=held)
+            seconds[part] = np.moveaxis(np.asarray(simulate(t, self.sizes, plan, self.hardware, self.constants).seconds), -1, 0)
+            held[part] = np.moveaxis(np.asarray(peak(self.by_stage(plan), self.keeping)), -1, 0)
+            watch(min(start + size, len(outer)) / len(outer))
+        return Evaluated(seconds=seconds.ravel(), bytes=held.ravel())
 
 
 def _unique(plans: PlanTable) -> tuple[PlanTable, Ints]:
