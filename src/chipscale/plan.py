@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -173,6 +174,11 @@ class PlanTable:
 def table(plans: list[Plan]) -> PlanTable:
     """Return the table of these plans."""
     return PlanTable(**{name: np.array([getattr(p, name) for p in plans], dtype=np.int64) for name in FIELDS})
+
+
+def joined(tables: Sequence[PlanTable]) -> PlanTable:
+    """Return the rows of some tables, one after the other."""
+    return PlanTable(**{name: np.concatenate([getattr(t, name) for t in tables]) for name in FIELDS})
 
 
 ALIASES = {"mb": "micro_batch", "mbs": "micro_batch", "zero": "sharding", "vp": "vpp"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -15,17 +15,16 @@ from chipscale.facts.framework import MIXED, Keeping
 from chipscale.facts.model import Model
 from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
-from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees
+from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees, joined
 from chipscale.simulators.closed_form import simulate, times
-from chipscale.space import INNER, Space, space
+from chipscale.space import Grid, Space, space
 from chipscale.step import Sizes, Step, Times, sizes
 
 __all__ = ["Evaluated", "Evaluator", "Problem", "Space", "best", "check", "evaluator", "most_tp", "space", "usable"]
 
 #: rows evaluated at a time, so that temporaries stay in cache
-BLOCK = 32_768
+BLOCK = 131_072
 KEYS = ("tp", "cp", "ep", "etp", "micro_batch")
-
 
 #: is told what share of a search is done
 Watch = Callable[[float], None]
@@ -92,23 +91,31 @@ class Evaluator:
     def evaluate(self, plans: PlanTable | Space, watch: Watch = silent) -> Evaluated:
         """Return seconds and bytes of every row; `watch` is told the share that is done.
 
-        Of a space, what sharding and recompute do not touch is computed once for their twelve settings: they are axes that formulas broadcast over.
+        What interleave, sharding and recompute do not touch is computed once for all rows of a grid that differ in these alone.
         """
-        outer, inner = (plans.outer, INNER) if isinstance(plans, Space) else (plans, ())
-        unique, inverse = _unique(outer)
-        keyed = self.times(degrees(unique))
-        shape = (len(unique),)
-        flat = {f.name: np.broadcast_to(np.asarray(getattr(keyed, f.name), dtype=np.float64), shape) for f in fields(Times)}
-        seconds, held = np.empty((len(outer), *inner)), np.empty((len(outer), *inner))
-        size = BLOCK // math.prod(inner)
-        for start in range(0, len(outer), size):
-            part = slice(start, start + size)
-            plan = plans.degrees(part)
-            t = Times(**{name: values[inverse[part]] for name, values in flat.items()})
-            seconds[part] = np.moveaxis(np.asarray(simulate(t, self.sizes, plan, self.hardware, self.constants).seconds), -1, 0)
-            held[part] = np.moveaxis(np.asarray(peak(self.by_stage(plan), self.keeping)), -1, 0)
-            watch(min(start + size, len(outer)) / len(outer))
-        return Evaluated(seconds=seconds.ravel(), bytes=held.ravel())
+        grids: Sequence[Grid | PlanTable] = plans.grids if isinstance(plans, Space) else (plans,)
+        seconds, held, done = np.empty(len(plans)), np.empty(len(plans)), 0
+        for grid, keyed in zip(grids, self._keyed(grids), strict=True):
+            shape = (len(np.asarray(keyed.forward)), *(grid.inner if isinstance(grid, Grid) else ()))
+            end = done + len(grid)
+            t, b = seconds[done:end].reshape(shape), held[done:end].reshape(shape)
+            size = BLOCK // math.prod(shape[1:])
+            for start in range(0, shape[0], size):
+                part = slice(start, start + size)
+                plan, one = grid.degrees(part), Times(**{f.name: getattr(keyed, f.name)[part] for f in fields(Times)})
+                t[part] = np.moveaxis(np.asarray(simulate(one, self.sizes, plan, self.hardware, self.constants).seconds), -1, 0)
+                b[part] = np.moveaxis(np.asarray(peak(self.by_stage(plan), self.keeping)), -1, 0)
+                watch((done + t[: start + size].size) / len(plans))
+            done = end
+        return Evaluated(seconds=seconds, bytes=held)
+
+    def _keyed(self, grids: Sequence[Grid | PlanTable]) -> list[Times]:
+        """Cost a micro-batch of every outer row of each grid, once for each combination of the axes that the graph depends on."""
+        outer = [g.outer if isinstance(g, Grid) else g for g in grids]
+        unique, inverse = _unique(joined(outer))
+        found = self.times(degrees(unique))
+        flat = {f.name: np.broadcast_to(np.asarray(getattr(found, f.name), dtype=np.float64), (len(unique),)) for f in fields(Times)}
+        return [Times(**{name: values[rows] for name, values in flat.items()}) for rows in np.split(inverse, np.cumsum([len(t) for t in outer])[:-1])]
 
 
 def _unique(plans: PlanTable) -> tuple[PlanTable, Ints]:
@@ -116,7 +123,7 @@ def _unique(plans: PlanTable) -> tuple[PlanTable, Ints]:
     code = np.zeros(len(plans), dtype=np.int64)
     for name in KEYS:
         column = getattr(plans, name)
-        code = code * (int(column.max()) + 1) + column
+        code = code * (int(column.max(initial=0)) + 1) + column
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     return plans.take(first), inverse
 
@@ -134,9 +141,9 @@ def usable(hardware: Hardware) -> float:
     return float(np.max(np.asarray(hardware.memory_bytes))) * (1.0 - RESERVED)
 
 
-def best(e: Evaluator, plans: PlanTable, top: int) -> PlanTable:
-    """Return the `top` fastest plans that fit, fastest first; no plan that fits is an error that says how far the nearest is off."""
-    found = e.evaluate(plans)
+def best(e: Evaluator, plans: PlanTable | Space, top: int, watch: Watch = silent) -> PlanTable:
+    """Return the `top` fastest plans that fit, fastest first and of equals the leanest; none that fits is an error that says how far the nearest is off."""
+    found = e.evaluate(plans, watch)
     fits = found.bytes <= usable(e.hardware)
     if not fits.any():
         nearest = int(np.argmin(found.bytes))
@@ -145,8 +152,8 @@ def best(e: Evaluator, plans: PlanTable, top: int) -> PlanTable:
             f"{e.problem.model.id} does not fit: the leanest plan ({plans.row(nearest)}) is {show_bytes(short)} over the "
             f"{show_bytes(usable(e.hardware))} that a chip can give; use more chips or a smaller batch"
         )
-    order = np.argsort(np.where(fits, found.seconds, np.inf), kind="stable")[: min(top, int(fits.sum()))]
-    return plans.take(order)
+    fitting = np.flatnonzero(fits)
+    return plans.take(fitting[np.lexsort((found.bytes[fitting], found.seconds[fitting]))[:top]])
 
 
 def show_bytes(n: float) -> str:
@@ -155,7 +162,7 @@ def show_bytes(n: float) -> str:
     return show(n, "B")
 
 
-def check(e: Evaluator, plan: Plan, plans: PlanTable) -> None:
+def check(e: Evaluator, plan: Plan, plans: Space) -> None:
     """Refuse a plan that does not fit: by how much, what is too big, and the nearest plan that does."""
     held = e.need(degrees(plan))
     total, limit = float(np.asarray(held.total)), usable(e.hardware)
@@ -163,11 +170,11 @@ def check(e: Evaluator, plan: Plan, plans: PlanTable) -> None:
         return
     kinds = {f.name: float(np.asarray(getattr(held, f.name))) for f in fields(Need)}
     largest = max(kinds, key=lambda name: kinds[name])
-    found = e.evaluate(plans)
-    far = sum(np.abs(np.log2(getattr(plans, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"))
-    far = far + np.abs(plans.sharding - plan.sharding) + np.abs(plans.recompute - plan.recompute)
+    found, rows = e.evaluate(plans), plans.table()
+    far = sum(np.abs(np.log2(getattr(rows, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"))
+    far = far + np.abs(rows.sharding - plan.sharding) + np.abs(rows.recompute - plan.recompute)
     far = np.where(found.bytes <= limit, far, np.inf)
-    near = f"the nearest plan that fits is {plans.row(int(np.argmin(far)))}" if np.isfinite(far).any() else "no plan on these chips fits"
+    near = f"the nearest plan that fits is {rows.row(int(np.argmin(far)))}" if np.isfinite(far).any() else "no plan on these chips fits"
     raise EvidenceError(
         f"--plan: {plan} needs {show_bytes(total)} a chip, {show_bytes(total - limit)} more than the {show_bytes(limit)} usable; "
         f"largest: {largest} {show_bytes(kinds[largest])}; {near}"
