@@ -46,8 +46,9 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """Seconds and bytes of every row of a table."""
+    """Seconds and bytes of rows of a table; `rows` are their numbers."""
 
+    rows: Ints
     seconds: np.ndarray
     bytes: np.ndarray
 
@@ -107,7 +108,7 @@ class Evaluator:
                 b[part] = np.moveaxis(np.asarray(peak(self.by_stage(plan), self.keeping)), -1, 0)
                 watch((done + t[: start + size].size) / len(plans))
             done = end
-        return Evaluated(seconds=seconds, bytes=held)
+        return Evaluated(rows=np.arange(len(plans)), seconds=seconds, bytes=held)
 
     def _keyed(self, grids: Sequence[Grid | PlanTable]) -> list[Times]:
         """Cost a micro-batch of every outer row of each grid, once for each combination of the axes that the graph depends on."""
@@ -141,8 +142,36 @@ def usable(hardware: Hardware) -> float:
     return float(np.max(np.asarray(hardware.memory_bytes))) * (1.0 - RESERVED)
 
 
+def frontier(seconds: np.ndarray, held: np.ndarray, chips: np.ndarray) -> Ints:
+    """Return the rows that no other row beats in one of seconds, bytes and chips without losing in another; of equal rows the first, fewest chips and then fastest first.
+
+    O(n log n): sizes ascending, each sorted by seconds; a row stays where it is leaner than all that are as fast, on as many chips or fewer.
+    """
+    kept: list[Ints] = []
+    before = np.zeros(0, dtype=np.int64)
+    for n in np.unique(chips):
+        rows = _leaner(np.flatnonzero(chips == n), seconds, held)
+        least = np.concatenate(([np.inf], held[before]))[np.searchsorted(seconds[before], seconds[rows], side="right")]
+        kept.append(rows[held[rows] < least])
+        before = _leaner(np.concatenate((before, kept[-1])), seconds, held)
+    return np.concatenate(kept)
+
+
+def _leaner(rows: Ints, seconds: np.ndarray, held: np.ndarray) -> Ints:
+    """Sort rows by seconds and keep those that hold less than all before them."""
+    rows = rows[np.lexsort((held[rows], seconds[rows]))]
+    least = np.minimum.accumulate(np.concatenate(([np.inf], held[rows])))[:-1]
+    return rows[held[rows] < least]
+
+
 def best(e: Evaluator, plans: PlanTable | Space, top: int, watch: Watch = silent) -> PlanTable:
     """Return the `top` fastest plans that fit, fastest first and of equals the leanest; none that fits is an error that says how far the nearest is off."""
+    found = fitting(e, plans, watch)
+    return plans.take(found.rows[np.lexsort((found.bytes, found.seconds))[:top]])
+
+
+def fitting(e: Evaluator, plans: PlanTable | Space, watch: Watch = silent) -> Evaluated:
+    """Return the rows that fit with their seconds and bytes; none that does is an error that says how far the nearest is off."""
     found = e.evaluate(plans, watch)
     fits = found.bytes <= usable(e.hardware)
     if not fits.any():
@@ -152,8 +181,7 @@ def best(e: Evaluator, plans: PlanTable | Space, top: int, watch: Watch = silent
             f"{e.problem.model.id} does not fit: the leanest plan ({plans.row(nearest)}) is {show_bytes(short)} over the "
             f"{show_bytes(usable(e.hardware))} that a chip can give; use more chips or a smaller batch"
         )
-    fitting = np.flatnonzero(fits)
-    return plans.take(fitting[np.lexsort((found.bytes[fitting], found.seconds[fitting]))[:top]])
+    return Evaluated(rows=found.rows[fits], seconds=found.seconds[fits], bytes=found.bytes[fits])
 
 
 def show_bytes(n: float) -> str:
