@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -95,6 +96,27 @@ def chip_count(text: str) -> tuple[str, int]:
     if negative or len(digits) > 12 or not 1 <= int(digits) <= MOST_CHIPS:
         raise EvidenceError(f"--on {text}: {number} chips cannot be; write a whole number from 1 to {MOST_CHIPS:,}")
     return chip, int(digits)
+
+
+GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
+
+
+def chip_counts(text: str) -> tuple[str, list[int]]:
+    """Read CHIP:N or CHIP:N,N,...; what may be one number or several is refused.
+
+    >>> chip_counts("h100:512,1024"), chip_counts("h100:128, 256")
+    (('h100', [512, 1024]), ('h100', [128, 256]))
+    """
+    chip, colon, numbers = text.rpartition(":")
+    if GROUPED.fullmatch(numbers.strip()):
+        several = numbers.strip().replace(",", ", ")
+        raise EvidenceError(f"--on {text}: is this one number or several? Write {chip}:{numbers.replace(',', '')}, or '{chip}:{several}' with blanks")
+    return chip, [chip_count(f"{chip}{colon}{number}")[1] for number in numbers.split(",")]
+
+
+def names(text: str) -> list[str]:
+    """Read names parted by commas."""
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def assumptions(texts: Sequence[str] | None) -> Mapping[str, str]:
@@ -247,7 +269,8 @@ def train(
     electricity: Annotated[float | None, typer.Option(help="with --tokens: dollars per kWh")] = None,
     precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
-    top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 5,
+    top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 10,
+    pareto: Annotated[bool, typer.Option("--pareto", help="every plan that none beats in time, memory or chips; several sizes with --on CHIP:N,N,...")] = False,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="replay the first plan event by event into a Chrome trace")] = None,
     stage_layers: Annotated[str | None, typer.Option(metavar="3,4,...", help="layers of each pipeline stage in the trace")] = None,
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
@@ -255,11 +278,17 @@ def train(
     """Find the best plan to train MODEL, and say what a step, or a whole run of --tokens, costs."""
     from chipscale.planning import believed, training_job
     from chipscale.planning import train as search
+    from chipscale.report.progress import bar
     from chipscale.report.runs import run_screen
     from chipscale.report.terminal import step_screen
     from chipscale.report.words import reasons
     from chipscale.runs import Terms, run
 
+    if pareto:
+        for option, given in (("--plan", plan), ("--tokens", tokens), ("--trace", trace), ("--stage-layers", stage_layers)):
+            if given is not None:
+                raise EvidenceError(f"{option} {given}: does not go with --pareto, which compares all plans; leave one of them out")
+        return _pareto(_catalog(catalog), model, on, length, batch, precision, framework, assume, as_json)
     chip, chips = chip_count(on)
     terms = Terms(price=price, pue=pue, mtbf=mtbf, electricity=electricity, days=days)
     if tokens is None and terms != Terms():
@@ -273,9 +302,9 @@ def train(
         sides, chips = answer.plans, answer.runs[0].chips
     else:
         answer = None
-        sides = search(
-            known, model, chip, chips, length=length, batch=batch, precision=precision, framework=framework, plan=plan, top=top, assume=taken
-        )
+        with bar(f"plans of {model}", wanted=not as_json) as watch:
+            sides = search(known, model, chip, chips, length=length, batch=batch, precision=precision,
+                           framework=framework, plan=plan, top=top, assume=taken, watch=watch)  # fmt: skip
     if trace is not None:
         job = training_job(model, chips, length=length, batch=batch, precision=precision)
         _trace(known, chip, sides[0], job, trace, framework=framework, layers=counts(stage_layers))
@@ -296,6 +325,52 @@ def _budget(text: str) -> float:
 
     with inside("--tokens"):
         return check_tokens(parse(text, "tokens"))
+
+
+def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: int | None, precision: str | None, framework: str | None,
+            assume: Sequence[str] | None, as_json: bool) -> None:  # fmt: skip
+    """Print the frontier of time, memory and chips."""
+    from chipscale.planning import pareto
+    from chipscale.report.progress import bar
+    from chipscale.report.sweeps import pareto_screen
+
+    chip, sizes = chip_counts(on)
+    with bar(f"plans of {model}", wanted=not as_json) as watch:
+        sides = pareto(catalog, model, chip, sizes, length=length, batch=batch, precision=precision, framework=framework,
+                       assume=assumptions(assume), watch=watch)  # fmt: skip
+    if as_json:
+        return _json(sides)
+    return show(pareto_screen(sides, f"train {model} on {', '.join(f'{n:,}' for n in sorted(set(sizes)))} {chip}"))
+
+
+@app.command()
+def sweep(
+    chips: Annotated[str, typer.Option(metavar="CHIP,...", help="chips, parted by commas")],
+    models: Annotated[str, typer.Option(metavar="MODEL,...", help="models, parted by commas")],
+    sizes: Annotated[str, typer.Option(metavar="N,...", help="numbers of chips, parted by commas")],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help="the file of results, a line each; what stands in it is not done again")],
+    length: Annotated[int | None, typer.Option(min=1, max=10**8, help="tokens of a sequence")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, max=10**9, help="sequences of a step, over all chips")] = None,
+    precision: Annotated[str | None, typer.Option(help="bf16, fp8, ...; the chip's best if left out")] = None,
+    scheduler: Annotated[str | None, typer.Option(metavar="tcp://HOST:PORT", help="a Dask scheduler; the cores of this machine if left out")] = None,
+    catalog: Folder = None, as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Find the best plan for every chip, model and size; may be stopped at any time and started again."""
+    from chipscale.report.progress import bar
+    from chipscale.report.sweeps import sweep_screen
+    from chipscale.sweep import sweep as run
+    from chipscale.sweep import tasks
+    from chipscale.workers import executor
+
+    known = _catalog(catalog)
+    if not all(n.isascii() and n.isdigit() and len(n) < 9 and 1 <= int(n) <= MOST_CHIPS for n in names(sizes)):
+        raise EvidenceError(f"--sizes {sizes}: write whole numbers of chips from 1 to {MOST_CHIPS:,}, parted by commas, as in 256,512,1024")
+    wanted = tasks(known, names(chips), names(models), [int(n) for n in names(sizes)], length=length, batch=batch, precision=precision)
+    with bar("tasks", wanted=not as_json) as watch:
+        found = run(known, wanted, out, lambda: executor(scheduler), folder=catalog, watch=watch)
+    ran = f", {len(wanted) - found.found} done by {found.runner}" if found.runner else ""
+    typer.echo(f"{found.found} of {len(wanted)} tasks stood in {out}{ran}", err=True)
+    return _json(found.results) if as_json else show(sweep_screen(found))
 
 
 def counts(text: str | None) -> list[int] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
@@ -166,15 +166,19 @@ class PlanTable:
         """Return the table of these rows."""
         return PlanTable(**{name: getattr(self, name)[rows] for name in FIELDS})
 
-    def blocks(self, size: int) -> Iterator[PlanTable]:
-        """Yield the table in blocks of `size` rows, small enough that temporaries stay in cache."""
-        for start in range(0, len(self), size):
-            yield self.take(slice(start, start + size))
+    def degrees(self, part: slice) -> Degrees:
+        """Return the degrees of these rows as floats."""
+        return degrees(self.take(part))
 
 
 def table(plans: list[Plan]) -> PlanTable:
     """Return the table of these plans."""
     return PlanTable(**{name: np.array([getattr(p, name) for p in plans], dtype=np.int64) for name in FIELDS})
+
+
+def joined(tables: Sequence[PlanTable]) -> PlanTable:
+    """Return the rows of some tables, one after the other."""
+    return PlanTable(**{name: np.concatenate([getattr(t, name) for t in tables]) for name in FIELDS})
 
 
 ALIASES = {"mb": "micro_batch", "mbs": "micro_batch", "zero": "sharding", "vp": "vpp"}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -18,11 +18,11 @@ from chipscale.facts.model import Model
 from chipscale.facts.parameters import parameters
 from chipscale.plan import SCHEDULES, Plan, degrees, parse
 from chipscale.schedules.forms import in_flight, refuse
-from chipscale.search import Evaluator, Problem, best, check, evaluator, most_tp, space
+from chipscale.search import Evaluated, Evaluator, Problem, Watch, best, check, evaluator, fitting, frontier, most_tp, silent, space
 from chipscale.simulators.event import Replay, replayed
 from chipscale.step import CAUSES
 from chipscale.verdict.contest import precisions
-from chipscale.verdict.nouns import Interval, Side
+from chipscale.verdict.nouns import Interval, Loss, Side
 from chipscale.verdict.weighing import MAPE_TO_SIGMA, candidate, context
 
 #: precisions of matrix products in training, where a chip has them
@@ -31,32 +31,116 @@ TRAINED = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
 
 def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
           precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
-          assume: Mapping[str, str] | None = None) -> tuple[Side, ...]:  # fmt: skip
-    """Return the `top` best plans that fit, fastest first, or the one that `plan` states; one group for each hypothesis of a believed chip or model, the likeliest first.
+          assume: Mapping[str, str] | None = None, watch: Watch = silent) -> tuple[Side, ...]:  # fmt: skip
+    """Return the `top` best plans that fit, fastest first, each with what it loses against the first, or the one that `plan` states; one group for each hypothesis of a believed chip or model, the likeliest first.
 
     `length` in tokens (4,096 unless given), `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
     Errors: unknown names, a precision that the chip lacks, degrees that do not multiply, a plan that does not fit, an assumption about neither.
     """
-    length = 4096 if length is None else length
-    for name, n, most in (("chips", chips, 10**7), ("length", length, 10**8), ("top", top, 1000)):
+    _in_range(chips=chips, length=4096 if length is None else length, top=top)
+    job = training_job(model, chips, length=length, batch=batch, tokens=tokens, precision=precision)
+    runs = _runs(catalog, chip, job, precision, framework, assume or {})
+    sides: list[Side] = []
+    for run, told in zip(runs, _shared(watch, len(runs)), strict=True):
+        sides += [run.side(one) for one in _plans(run.evaluator, job, plan, top, told)]
+    found = []
+    for key in dict.fromkeys(run.hypothesis for run in runs):
+        first, *others = sorted((s for s in sides if s.hypothesis == key), key=lambda s: s.seconds.median)[:top]
+        found += [first, *(replace(s, loss=loss(first, s)) for s in others)]
+    return tuple(found)
+
+
+def pareto(catalog: Catalog, model: str, chip: str, sizes: Sequence[int], *, length: int | None = None, batch: int | None = None,
+           precision: str | None = None, framework: str | None = None, assume: Mapping[str, str] | None = None,
+           watch: Watch = silent) -> tuple[Side, ...]:  # fmt: skip
+    """Return every plan on these numbers of chips that none beats in seconds, bytes a chip or chips without losing in another of them.
+
+    All plans that fit are compared, at every precision; hypotheses of a believed chip apart, the likeliest first. The batch is the same on all sizes,
+    that of the largest unless given. Sizes that no plan fits are left out; that all are is an error, as is what `train` refuses.
+    """
+    jobs = []
+    for n in sorted(set(sizes)):
+        _in_range(chips=n, length=4096 if length is None else length, top=1)
+        same = training_job(model, max(sizes), length=length, batch=batch, precision=precision).batch
+        jobs.append(training_job(model, n, length=length, batch=same, precision=precision))
+    runs = [run for job in jobs for run in _runs(catalog, chip, job, precision, framework, assume or {})]
+    told, keys = iter(_shared(watch, len(runs))), dict.fromkeys(run.hypothesis for run in runs)
+    return tuple(side for key in keys for side in _frontier([run for run in runs if run.hypothesis == key], told))
+
+
+def _frontier(runs: Sequence[Run], told: Iterator[Watch]) -> list[Side]:
+    """Return the frontier of all rows of all runs that fit."""
+    spaces = [space(r.evaluator.problem.model, r.job.chips, r.job.batch, most_tp(r.evaluator.hardware)) for r in runs]
+    found, refusals = [], []
+    for run, plans in zip(runs, spaces, strict=True):
+        try:
+            found.append(fitting(run.evaluator, plans, next(told)))
+        except EvidenceError as problem:
+            refusals.append(problem)
+            found.append(Evaluated(rows=np.zeros(0, dtype=np.int64), seconds=np.zeros(0), bytes=np.zeros(0)))
+    if len(refusals) == len(runs):
+        raise refusals[-1]
+    at = np.repeat(np.arange(len(runs)), [len(f.rows) for f in found])
+    rows, seconds, held = (np.concatenate([getattr(f, name) for f in found]) for name in ("rows", "seconds", "bytes"))
+    kept = frontier(seconds, held, np.array([r.job.chips for r in runs])[at])
+    return [replace(runs[at[i]].side(spaces[at[i]].row(int(rows[i]))), chips=runs[at[i]].job.chips) for i in kept]
+
+
+def loss(best: Side, other: Side) -> Loss:
+    """Say what a plan loses against the best: the cause that takes most more, as shares of the best's seconds, and further bytes."""
+    parts, whole = dict(best.parts), best.seconds.median
+    more = {cause: t - parts.get(cause, 0.0) for cause, t in other.parts}
+    cause = max(more, key=lambda name: more[name])
+    return Loss(slower=other.seconds.median / whole - 1.0, cause=cause, more=more[cause] / whole, memory=other.memory_bytes - best.memory_bytes)
+
+
+def _in_range(**values: int) -> None:
+    for (name, n), most in zip(values.items(), (10**7, 10**8, 1000), strict=True):
         if not 1 <= n <= most:
             raise EvidenceError(f"{name} = {n}: it must be from 1 to {most:,}")
+
+
+def _shared(watch: Watch, parts: int) -> list[Watch]:
+    """Return a watch for each of some equal parts, one after the other."""
+
+    def told(i: int) -> Watch:
+        return lambda share: watch((i + share) / parts)
+
+    return [told(i) for i in range(parts)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """A job on one hypothesis of a chip at one precision; `wrong` is the mean relative error on chips and models of its kind."""
+
+    job: Job
+    chip: Chip
+    hypothesis: str
+    cluster: str
+    precision: str
+    wrong: float
+    evaluator: Evaluator
+
+    def side(self, plan: Plan) -> Side:
+        """Return what a plan does and holds, with its 80 % interval."""
+        return _side(self, plan)
+
+
+def _runs(catalog: Catalog, chip: str, job: Job, precision: str | None, framework: str | None, assume: Mapping[str, str]) -> list[Run]:
+    """List the runs of a job, the likeliest hypothesis first."""
     if precision is not None and precision not in TRAINED:
         raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
-    held, c = believed(catalog, model, chip, assume or {}), candidate(catalog, chip, assume or {})
-    job = training_job(model, chips, length=length, batch=batch, tokens=tokens, precision=precision)
-    calibration = read_calibration(catalog)
+    calibration, held, c = read_calibration(catalog), believed(catalog, job.model, chip, assume), candidate(catalog, chip, assume)
     worlds = [(m, h, cluster) for m in held.hypotheses for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True)]
-    sides: list[Side] = []
+    found = []
     for m, h, cluster in sorted(worlds, key=lambda world: -world[0].weight * world[1].weight):
-        cluster.seat(chips)
-        chosen = precisions(job, h.value) if precision is None else (precision,)
-        listed = [_evaluator(catalog, job, m.value, h.value, p, calibration, framework) for p in chosen]
-        group = [
-            _side(e, one, h.value, taken_as(m.key, h.key), cluster.id, job, p, calibration) for e, p in listed for one in _plans(e, job, plan, top)
-        ]
-        sides += sorted(group, key=lambda s: s.seconds.median)[:top]
-    return tuple(sides)
+        cluster.seat(job.chips)
+        known, arch = f"gemm.family.{h.value.family}" in calibration.names, "moe" if parameters(m.value).experts_routed else "dense"
+        wrong = calibration.scores[f"left_out_{'source_group' if known else 'chip'}_{arch}"] * (1.0 if known else 1.5)
+        for p in precisions(job, h.value) if precision is None else (precision,):
+            e = _evaluator(catalog, job, m.value, h.value, p, calibration, framework)
+            found.append(Run(job=job, chip=h.value, hypothesis=taken_as(m.key, h.key), cluster=cluster.id, precision=p, wrong=wrong, evaluator=e))
+    return found
 
 
 def believed(catalog: Catalog, model: str, chip: str, assume: Mapping[str, str]) -> Belief[Model]:
@@ -112,7 +196,7 @@ def replay(catalog: Catalog, chip: str, side: Side, job: Job, *, framework: str 
     Errors: layers that do not fit the stages, a schedule that cannot hold the micro-batches.
     """
     model, one = taken(catalog, job.model, chip, side)
-    e, _ = _evaluator(catalog, job, model, one, side.precision, read_calibration(catalog), framework)
+    e = _evaluator(catalog, job, model, one, side.precision, read_calibration(catalog), framework)
     plan = parse(side.plan, job.chips)
     d = degrees(plan)
     found = replayed(e.times(d), e.sizes, plan, e.hardware, e.constants, layers=layers)
@@ -120,19 +204,17 @@ def replay(catalog: Catalog, chip: str, side: Side, job: Job, *, framework: str 
     return Replayed(replay=found, layer_bytes=float(e.need(d).activations / kept))
 
 
-def _evaluator(
-    catalog: Catalog, job: Job, model: Model, chip: Chip, precision: str, calibration: Calibration, framework: str | None
-) -> tuple[Evaluator, str]:
+def _evaluator(catalog: Catalog, job: Job, model: Model, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> Evaluator:
     peak_of(chip, precision)
     k = constants(calibration.coefficients(), context(catalog, chip, job, precision, framework))
     problem = Problem(model=model, length=float(job.length), batch=float(job.batch), precision=precision)
     keeping = catalog.framework(framework or read_vendors(catalog).get(chip.vendor.lower(), "unknown")).keeping
-    return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k, keeping), precision
+    return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k, keeping)
 
 
-def _plans(e: Evaluator, job: Job, stated: str | None, top: int) -> list[Plan]:
+def _plans(e: Evaluator, job: Job, stated: str | None, top: int, watch: Watch) -> list[Plan]:
     if stated is None:
-        kept = best(e, space(e.problem.model, job.chips, job.batch, most_tp(e.hardware)), top)
+        kept = best(e, space(e.problem.model, job.chips, job.batch, most_tp(e.hardware)), top, watch)
         return [kept.row(i) for i in range(len(kept))]
     plan = parse(stated, job.chips)
     _divides(plan, e, job)
@@ -159,20 +241,17 @@ def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
     refuse(SCHEDULES[plan.schedule], plan.pp, plan.vpp, int(each), model.layers)
 
 
-def _side(e: Evaluator, plan: Plan, chip: Chip, hypothesis: str, cluster: str, job: Job, precision: str, calibration: Calibration) -> Side:
+def _side(run: Run, plan: Plan) -> Side:
+    e, job, chip = run.evaluator, run.job, run.chip
     step = e.step(degrees(plan))
     seconds = float(np.asarray(step.seconds))
-    count = parameters(e.problem.model)
-    arch = "moe" if count.experts_routed else "dense"
-    known = f"gemm.family.{chip.family}" in calibration.names
-    wrong = calibration.scores[f"left_out_{'source_group' if known else 'chip'}_{arch}"] * (1.0 if known else 1.5)
-    spread = math.exp(1.2815515655446004 * MAPE_TO_SIGMA * wrong)
+    spread = math.exp(1.2815515655446004 * MAPE_TO_SIGMA * run.wrong)
     tokens = float(job.batch) * job.length
     rate = tokens / seconds / job.chips
     need = e.need(degrees(plan))
     held = tuple((f.name, float(np.asarray(getattr(need, f.name)))) for f in fields(need))
-    mfu = 6.0 * count.active_without_embedding * rate / float(np.asarray(e.hardware.peak))
-    return Side(chip=chip.id, cluster=cluster, hypothesis=hypothesis, plan=str(plan), precision=precision,
+    mfu = 6.0 * parameters(e.problem.model).active_without_embedding * rate / float(np.asarray(e.hardware.peak))
+    return Side(chip=chip.id, cluster=run.cluster, hypothesis=run.hypothesis, plan=str(plan), precision=run.precision,
                 seconds=Interval(median=seconds, low=seconds / spread, high=seconds * spread), rate=Interval(median=rate, low=rate / spread, high=rate * spread),
                 mfu=mfu, memory_bytes=float(np.asarray(need.total)), held=held, memory_capacity=chip.value("memory_bytes"), fits=1.0,
                 parts=tuple((c, float(np.asarray(p))) for c, p in zip(CAUSES, step.parts, strict=True) if float(np.asarray(p)) > 0))  # fmt: skip

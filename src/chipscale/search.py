@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
-from functools import cache
-from itertools import product
 
 import numpy as np
 
@@ -13,17 +12,26 @@ from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import WIDTH, Hardware
 from chipscale.evidence import EvidenceError
 from chipscale.facts.framework import MIXED, Keeping
-from chipscale.facts.model import Experts, Model
+from chipscale.facts.model import Model
 from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
-from chipscale.plan import SCHEDULES, Degrees, Ints, Plan, PlanTable, degrees
-from chipscale.schedules.forms import fits
+from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees, joined
 from chipscale.simulators.closed_form import simulate, times
+from chipscale.space import Grid, Space, space
 from chipscale.step import Sizes, Step, Times, sizes
 
+__all__ = ["Evaluated", "Evaluator", "Problem", "Space", "best", "check", "evaluator", "most_tp", "space", "usable"]
+
 #: rows evaluated at a time, so that temporaries stay in cache
-BLOCK = 16_384
+BLOCK = 131_072
 KEYS = ("tp", "cp", "ep", "etp", "micro_batch")
+
+#: is told what share of a search is done
+Watch = Callable[[float], None]
+
+
+def silent(_share: float) -> None:
+    """Watch a search and say nothing."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,65 +46,11 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evaluated:
-    """Seconds and bytes of every row of a table."""
+    """Seconds and bytes of rows of a table; `rows` are their numbers."""
 
+    rows: Ints
     seconds: np.ndarray
     bytes: np.ndarray
-
-
-def divisors(n: int, most: int) -> list[int]:
-    """List the divisors of n up to `most`."""
-    return [d for d in range(1, min(n, most) + 1) if n % d == 0]
-
-
-def spreads(model: Model, chips: int, batch: int, most_tp: int) -> Iterator[tuple[int, int, int, int]]:
-    """Yield every (tp, pp, cp, dp) that multiplies to the chips, divides the heads and the batch, and has at most a layer a stage."""
-    heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
-    for tp in (t for t in divisors(chips, min(heads, most_tp)) if heads % t == 0):
-        for pp, cp in product(divisors(chips // tp, min(model.layers, 128)), (1, 2, 4, 8)):
-            dp, rest = divmod(chips, tp * pp * cp)
-            if not rest and batch % dp == 0:
-                yield tp, pp, cp, dp
-
-
-@cache
-def space(model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[str, ...] = ("1f1b",)) -> PlanTable:
-    """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
-
-    tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute; `schedules` beside 1f1b are tried
-    where they can hold the micro-batches.
-    """
-    experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
-    tables: list[Ints] = []
-    for tp, pp, cp, dp in spreads(model, chips, batch, most_tp):
-        ranks = tp * cp * dp
-        splits = [(e, t) for e in (divisors(experts, ranks) if experts else [1]) for t in ({1, tp} if experts else {1}) if ranks % (e * t) == 0]
-        vpps = [v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and -(-model.layers // pp) >= v)]
-        micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
-        tables += [_crossed((tp, pp, cp, dp), splits, *kept) for kept in _schedules(schedules, pp, batch // dp, model.layers, vpps, micros)]
-    if not tables:
-        raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
-    grid = np.concatenate(tables, axis=1)
-    return PlanTable(**{f.name: np.ascontiguousarray(grid[i]) for i, f in enumerate(fields(PlanTable))})
-
-
-def _schedules(names: tuple[str, ...], pp: int, each: int, layers: int, vpps: list[int], micros: list[int]) -> list[tuple[list[int], list[int], int]]:
-    """List (interleaves, micro-batch sizes, schedule) of the schedules that run on these stages and micro-batches."""
-    found = []
-    for name in names:
-        interleaves = vpps if name == "1f1b" else [1]
-        fit = [m for m in micros if name == "1f1b" or fits(name, pp, each // m, layers)]
-        if fit:
-            found.append((interleaves, fit, SCHEDULES.index(name)))
-    return found
-
-
-def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], vpps: list[int], micros: list[int], schedule: int) -> Ints:
-    """Cross the free axes of one (tp, pp, cp, dp) and schedule; the rows of the result are the fields of PlanTable in order."""
-    s, v, m, z, r = (i.ravel() for i in np.indices((len(splits), len(vpps), len(micros), 4, 3)))
-    ep, etp = np.array(splits).T
-    tp, pp, cp, dp, kind = (np.full(len(s), n, dtype=np.int64) for n in (*fixed, schedule))
-    return np.stack([tp, pp, np.array(vpps)[v], cp, ep[s], etp[s], dp, np.array(micros)[m], z, r, 0 * r, kind])
 
 
 def most_tp(hardware: Hardware) -> int:
@@ -135,20 +89,34 @@ class Evaluator:
         tokens = plan.micro_batch * self.problem.length / plan.cp
         return by_stage(self.holds, plan, tokens, self.problem.batch / (plan.dp * plan.micro_batch), self.keeping)
 
-    def evaluate(self, plans: PlanTable) -> Evaluated:
-        """Return seconds and bytes of every row."""
-        unique, inverse = _unique(plans)
-        keyed = self.times(degrees(unique))
-        shape = (len(unique),)
-        flat = {f.name: np.broadcast_to(np.asarray(getattr(keyed, f.name), dtype=np.float64), shape) for f in fields(Times)}
-        seconds, held = np.empty(len(plans)), np.empty(len(plans))
-        for start in range(0, len(plans), BLOCK):
-            part = slice(start, start + BLOCK)
-            plan = degrees(plans.take(part))
-            t = Times(**{name: values[inverse[part]] for name, values in flat.items()})
-            seconds[part] = simulate(t, self.sizes, plan, self.hardware, self.constants).seconds
-            held[part] = peak(self.by_stage(plan), self.keeping)
-        return Evaluated(seconds=seconds, bytes=held)
+    def evaluate(self, plans: PlanTable | Space, watch: Watch = silent) -> Evaluated:
+        """Return seconds and bytes of every row; `watch` is told the share that is done.
+
+        What interleave, sharding and recompute do not touch is computed once for all rows of a grid that differ in these alone.
+        """
+        grids: Sequence[Grid | PlanTable] = plans.grids if isinstance(plans, Space) else (plans,)
+        seconds, held, done = np.empty(len(plans)), np.empty(len(plans)), 0
+        for grid, keyed in zip(grids, self._keyed(grids), strict=True):
+            shape = (len(np.asarray(keyed.forward)), *(grid.inner if isinstance(grid, Grid) else ()))
+            end = done + len(grid)
+            t, b = seconds[done:end].reshape(shape), held[done:end].reshape(shape)
+            size = BLOCK // math.prod(shape[1:])
+            for start in range(0, shape[0], size):
+                part = slice(start, start + size)
+                plan, one = grid.degrees(part), Times(**{f.name: getattr(keyed, f.name)[part] for f in fields(Times)})
+                t[part] = np.moveaxis(np.asarray(simulate(one, self.sizes, plan, self.hardware, self.constants).seconds), -1, 0)
+                b[part] = np.moveaxis(np.asarray(peak(self.by_stage(plan), self.keeping)), -1, 0)
+                watch((done + t[: start + size].size) / len(plans))
+            done = end
+        return Evaluated(rows=np.arange(len(plans)), seconds=seconds, bytes=held)
+
+    def _keyed(self, grids: Sequence[Grid | PlanTable]) -> list[Times]:
+        """Cost a micro-batch of every outer row of each grid, once for each combination of the axes that the graph depends on."""
+        outer = [g.outer if isinstance(g, Grid) else g for g in grids]
+        unique, inverse = _unique(joined(outer))
+        found = self.times(degrees(unique))
+        flat = {f.name: np.broadcast_to(np.asarray(getattr(found, f.name), dtype=np.float64), (len(unique),)) for f in fields(Times)}
+        return [Times(**{name: values[rows] for name, values in flat.items()}) for rows in np.split(inverse, np.cumsum([len(t) for t in outer])[:-1])]
 
 
 def _unique(plans: PlanTable) -> tuple[PlanTable, Ints]:
@@ -156,7 +124,7 @@ def _unique(plans: PlanTable) -> tuple[PlanTable, Ints]:
     code = np.zeros(len(plans), dtype=np.int64)
     for name in KEYS:
         column = getattr(plans, name)
-        code = code * (int(column.max()) + 1) + column
+        code = code * (int(column.max(initial=0)) + 1) + column
     _, first, inverse = np.unique(code, return_index=True, return_inverse=True)
     return plans.take(first), inverse
 
@@ -174,9 +142,37 @@ def usable(hardware: Hardware) -> float:
     return float(np.max(np.asarray(hardware.memory_bytes))) * (1.0 - RESERVED)
 
 
-def best(e: Evaluator, plans: PlanTable, top: int) -> PlanTable:
-    """Return the `top` fastest plans that fit, fastest first; no plan that fits is an error that says how far the nearest is off."""
-    found = e.evaluate(plans)
+def frontier(seconds: np.ndarray, held: np.ndarray, chips: np.ndarray) -> Ints:
+    """Return the rows that no other row beats in one of seconds, bytes and chips without losing in another; of equal rows the first, fewest chips and then fastest first.
+
+    O(n log n): sizes ascending, each sorted by seconds; a row stays where it is leaner than all that are as fast, on as many chips or fewer.
+    """
+    kept: list[Ints] = []
+    before = np.zeros(0, dtype=np.int64)
+    for n in np.unique(chips):
+        rows = _leaner(np.flatnonzero(chips == n), seconds, held)
+        least = np.concatenate(([np.inf], held[before]))[np.searchsorted(seconds[before], seconds[rows], side="right")]
+        kept.append(rows[held[rows] < least])
+        before = _leaner(np.concatenate((before, kept[-1])), seconds, held)
+    return np.concatenate(kept)
+
+
+def _leaner(rows: Ints, seconds: np.ndarray, held: np.ndarray) -> Ints:
+    """Sort rows by seconds and keep those that hold less than all before them."""
+    rows = rows[np.lexsort((held[rows], seconds[rows]))]
+    least = np.minimum.accumulate(np.concatenate(([np.inf], held[rows])))[:-1]
+    return rows[held[rows] < least]
+
+
+def best(e: Evaluator, plans: PlanTable | Space, top: int, watch: Watch = silent) -> PlanTable:
+    """Return the `top` fastest plans that fit, fastest first and of equals the leanest; none that fits is an error that says how far the nearest is off."""
+    found = fitting(e, plans, watch)
+    return plans.take(found.rows[np.lexsort((found.bytes, found.seconds))[:top]])
+
+
+def fitting(e: Evaluator, plans: PlanTable | Space, watch: Watch = silent) -> Evaluated:
+    """Return the rows that fit with their seconds and bytes; none that does is an error that says how far the nearest is off."""
+    found = e.evaluate(plans, watch)
     fits = found.bytes <= usable(e.hardware)
     if not fits.any():
         nearest = int(np.argmin(found.bytes))
@@ -185,8 +181,7 @@ def best(e: Evaluator, plans: PlanTable, top: int) -> PlanTable:
             f"{e.problem.model.id} does not fit: the leanest plan ({plans.row(nearest)}) is {show_bytes(short)} over the "
             f"{show_bytes(usable(e.hardware))} that a chip can give; use more chips or a smaller batch"
         )
-    order = np.argsort(np.where(fits, found.seconds, np.inf), kind="stable")[: min(top, int(fits.sum()))]
-    return plans.take(order)
+    return Evaluated(rows=found.rows[fits], seconds=found.seconds[fits], bytes=found.bytes[fits])
 
 
 def show_bytes(n: float) -> str:
@@ -195,7 +190,7 @@ def show_bytes(n: float) -> str:
     return show(n, "B")
 
 
-def check(e: Evaluator, plan: Plan, plans: PlanTable) -> None:
+def check(e: Evaluator, plan: Plan, plans: Space) -> None:
     """Refuse a plan that does not fit: by how much, what is too big, and the nearest plan that does."""
     held = e.need(degrees(plan))
     total, limit = float(np.asarray(held.total)), usable(e.hardware)
@@ -203,11 +198,11 @@ def check(e: Evaluator, plan: Plan, plans: PlanTable) -> None:
         return
     kinds = {f.name: float(np.asarray(getattr(held, f.name))) for f in fields(Need)}
     largest = max(kinds, key=lambda name: kinds[name])
-    found = e.evaluate(plans)
-    far = sum(np.abs(np.log2(getattr(plans, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"))
-    far = far + np.abs(plans.sharding - plan.sharding) + np.abs(plans.recompute - plan.recompute)
+    found, rows = e.evaluate(plans), plans.table()
+    far = sum(np.abs(np.log2(getattr(rows, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"))
+    far = far + np.abs(rows.sharding - plan.sharding) + np.abs(rows.recompute - plan.recompute)
     far = np.where(found.bytes <= limit, far, np.inf)
-    near = f"the nearest plan that fits is {plans.row(int(np.argmin(far)))}" if np.isfinite(far).any() else "no plan on these chips fits"
+    near = f"the nearest plan that fits is {rows.row(int(np.argmin(far)))}" if np.isfinite(far).any() else "no plan on these chips fits"
     raise EvidenceError(
         f"--plan: {plan} needs {show_bytes(total)} a chip, {show_bytes(total - limit)} more than the {show_bytes(limit)} usable; "
         f"largest: {largest} {show_bytes(kinds[largest])}; {near}"

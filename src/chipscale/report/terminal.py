@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chipscale.facts.job import Job
 from chipscale.report.bars import axis, bar, scale_of
-from chipscale.report.words import call, cause, count, counts, evidence, pair, percent, plural, ratio, short, span, told
+from chipscale.report.words import call, cause, count, counts, evidence, losing, pair, percent, plural, ratio, short, span, told
 from chipscale.units import show
 from chipscale.verdict.nouns import HypothesisShare, Interval, JobVerdict, Sensitivity, Side, Verdict
 
@@ -271,14 +271,11 @@ def _others(sides: Sequence[Side], several: bool, days: Sequence[str]) -> Table:
     table.add_column("plan", overflow="fold")
     for head in ("seconds", "memory a chip", *(["time for all tokens"] if days else [])):
         table.add_column(head, justify="right", no_wrap=True)
+    table.add_column("what it loses", overflow="fold")
     for i, s in enumerate(sides):
-        table.add_row(
-            *([s.hypothesis] if several else []),
-            Text(s.plan.replace(",", ", ")),
-            show(s.seconds.median, "s"),
-            show(s.memory_bytes, "B"),
-            *days[i : i + 1],
-        )
+        named = [s.hypothesis] if several else []
+        why = losing(s.loss) if s.loss else ""
+        table.add_row(*named, Text(s.plan.replace(",", ", ")), show(s.seconds.median, "s"), show(s.memory_bytes, "B"), *days[i : i + 1], Text(why))
     return table
 
 

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 
 from chipscale.evidence import Belief
 from chipscale.facts.model import Model
-from chipscale.verdict.nouns import Interval
+from chipscale.units import show
+from chipscale.verdict.nouns import Interval, Loss
 
 NONE = "–"
 
@@ -155,6 +156,19 @@ def cause(name: str) -> str:
     ('gradient traffic', 'weights')
     """
     return CAUSES.get(name, name.replace("_", " "))
+
+
+def losing(loss: Loss) -> str:
+    """Write what a plan loses against the best.
+
+    >>> losing(Loss(slower=0.031, cause="bubble", more=0.044, memory=0.0)), losing(Loss(slower=0.0, cause="dp", more=0.0, memory=2e9))
+    ('+3.1 %: pipeline bubble +4.4 %', 'as fast, 2 GB more')
+    """
+    memory = f", {show(loss.memory, 'B')} more" if loss.memory >= 5e6 else ""
+    if loss.slower < 5e-6:
+        return f"as fast{memory or (', as full' if loss.memory > -5e6 else '')}"
+    slower, more = (f"+{100.0 * share:.2g} %" for share in (loss.slower, loss.more))
+    return f"{slower}: {cause(loss.cause)} {more}{memory}"
 
 
 CALLS: Mapping[str, str] = {"less": "{a} does less", "at least equal": "{a} does at least as much"}

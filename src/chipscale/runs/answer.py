@@ -12,7 +12,7 @@ from chipscale.planning import train
 from chipscale.runs.accounting import account, accounts
 from chipscale.runs.deadline import fewest, round_counts
 from chipscale.runs.nouns import Answer, Terms, check_tokens
-from chipscale.search import spreads
+from chipscale.space import spreads
 from chipscale.verdict.nouns import Side
 from chipscale.verdict.weighing import candidate
 

@@ -19,7 +19,7 @@ from chipscale.graph import Shard, build
 from chipscale.memory import RESERVED
 from chipscale.ops.work import Num
 from chipscale.plan import Degrees, Plan, PlanTable, degrees
-from chipscale.search import Problem, evaluator, most_tp, space
+from chipscale.search import Problem, Space, evaluator, most_tp, space
 from chipscale.simulators.forward import Forward, deployments
 from chipscale.step import Step, sizes
 
@@ -117,9 +117,9 @@ def options(catalog: Catalog, job: Job, chip: Chip, cluster: Cluster, k: dict[st
         run = runner(model, job, precision)
         if plans is None and isinstance(run, Training):
             e = evaluator(run.problem, hw, k[precision])
-            table = space(model, job.chips, job.batch, most_tp(hw))
-            all_found = e.evaluate(table)
-            plans = _kept(table, all_found.seconds, all_found.bytes, chip, job)
+            every = space(model, job.chips, job.batch, most_tp(hw))
+            all_found = e.evaluate(every)
+            plans = _kept(every, all_found.seconds, all_found.bytes, chip, job)
         elif not isinstance(run, Training):
             table = deployments(model, job.chips, job.batch)
             held = np.broadcast_to(np.asarray(run.bytes(degrees(table))), (len(table),))
@@ -130,7 +130,7 @@ def options(catalog: Catalog, job: Job, chip: Chip, cluster: Cluster, k: dict[st
     return tuple(found)
 
 
-def _kept(table: PlanTable, seconds: np.ndarray, held: np.ndarray, chip: Chip, job: Job) -> PlanTable:
+def _kept(table: PlanTable | Space, seconds: np.ndarray, held: np.ndarray, chip: Chip, job: Job) -> PlanTable:
     capacity = chip.value("memory_bytes") * (1.0 - RESERVED)
     if held.min() > capacity * CAPACITIES[-1]:
         from chipscale.units import show

@@ -17,11 +17,22 @@ class Interval:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Loss:
+    """Why a plan loses against the best: `slower` by a share of the best's seconds, of which `cause` takes `more`; `memory` is further bytes a chip."""
+
+    slower: float
+    cause: str
+    more: float
+    memory: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
     """One chip on one job, at its most likely hypothesis and best plan.
 
     `seconds` is per step (training), per full batch of prompts (prefill) or per token (decode);
-    `rate` is tokens per second and chip. `parts` are seconds by cause and sum to the median step; `held` are bytes by kind.
+    `rate` is tokens per second and chip. `parts` are seconds by cause and sum to the median step; `held` are bytes by kind,
+    `chips` how many there are where that is not the job's own, `loss` is what a plan that is not the best loses.
     """
 
     chip: str
@@ -37,6 +48,8 @@ class Side:
     parts: tuple[tuple[str, float], ...]
     fits: float
     held: tuple[tuple[str, float], ...] = ()
+    chips: int = 0
+    loss: Loss | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
