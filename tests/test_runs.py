@@ -242,6 +242,11 @@ def test_beyond_the_peak_more_chips_do_not_help() -> None:
         fewest(lambda n: 5e3 / n if n <= 512 else n / 50.0, round_counts(8, 4096), 5.0)
 
 
+def test_chips_that_never_end_meet_no_deadline() -> None:
+    with pytest.raises(EvidenceError, match="none of them ends"):
+        fewest(lambda _: math.inf, round_counts(8, 64), 5.0)
+
+
 def test_a_deadline_gives_chips_that_meet_it() -> None:
     terms = Terms(days=40.0)
     found = run(CATALOG, "mistralai/Mixtral-8x7B-v0.1", "h100", 4096, 1e12, terms=terms)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 from chipscale.evidence import EvidenceError
@@ -42,5 +43,5 @@ def fewest(days: Callable[[int], float], counts: Sequence[int], limit: float) ->
         if seen[at] <= limit:
             return next(n for n in counts[below + 1 : at + 1] if n == counts[at] or days(n) <= limit)
     best = min(seen, key=lambda i: seen[i])
-    raise EvidenceError(f"--days {limit:g}: no number of chips up to {counts[-1]:,} meets it: {counts[best]:,} chips, the fastest, take "
-                        f"{seen[best]:,.1f} days; allow more days, more chips or fewer tokens")  # fmt: skip
+    takes = f"{counts[best]:,} chips, the fastest, take {seen[best]:,.1f} days" if math.isfinite(seen[best]) else "none of them ends"
+    raise EvidenceError(f"--days {limit:g}: no number of chips up to {counts[-1]:,} meets it: {takes}; allow more days, more chips or fewer tokens")
