@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from chipscale.catalog import Catalog, load
 from chipscale.evidence import EvidenceError
 from chipscale.facts.parameters import parameters
-from chipscale.planning import days, days_interval, taken_as, train
+from chipscale.planning import taken_as, train
+from chipscale.runs import run
 from chipscale.verdict import weigh
 
 CATALOG = load()
@@ -77,12 +78,13 @@ def test_hypotheses_of_chip_and_model_are_crossed_by_weight(tmp_path: Path) -> N
     assert [s.hypothesis for s in pinned] == ["small, quad-die"]
 
 
-def test_days_come_with_their_interval(tmp_path: Path) -> None:
-    (side, *_) = train(catalog(tmp_path), "Maybe", "h100", 16)
-    found = days_interval(side, 16, 1e12)
-    assert found.median == days(side, 16, 1e12)
-    assert found.low < found.median < found.high
-    assert found.high / found.median == pytest.approx(side.seconds.high / side.seconds.median)
+def test_a_run_of_a_believed_model_has_days_for_each_hypothesis(tmp_path: Path) -> None:
+    answer = run(catalog(tmp_path), "Maybe", "h100", 16, 1e12)
+    small, large = sorted(zip(answer.plans, answer.runs, strict=True), key=lambda pair: pair[1].days.median)
+    assert (small[0].hypothesis, large[0].hypothesis) == ("small", "large")
+    for side, one in (small, large):
+        assert one.ideal_days.median == pytest.approx(1e12 / (side.rate.median * 16) / 86400.0)
+        assert one.days.low < one.days.median < one.days.high
 
 
 @pytest.mark.parametrize("call", ["model", "weigh"])

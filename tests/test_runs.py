@@ -20,7 +20,7 @@ from chipscale.runs.bill import chip_watts, draw
 from chipscale.runs.deadline import fewest, round_counts, rungs
 from chipscale.runs.failures import Reliability, checkpoint_bytes, checkpoint_seconds, daly_interval, goodput, mean_time, shares
 from chipscale.runs.nouns import check_tokens
-from chipscale.search import spreads
+from chipscale.space import spreads
 from chipscale.verdict.nouns import Interval, Side
 
 CATALOG = load(None)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipscale.catalog import load
-from chipscale.cost.calibration import constants, read_calibration, read_vendors
+from chipscale.cost.calibration import constants, read_calibration
 from chipscale.cost.hardware import hardware
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.plan import FIELDS
@@ -27,8 +27,8 @@ def prepared(model: str, chips: int) -> tuple[Evaluator, Space]:
     catalog = load()
     chip = catalog.chip("h100")
     assert not isinstance(chip, Belief)
-    job = training_job(catalog, model, chips)
-    k = constants(read_calibration(catalog).coefficients(), context(chip, job, "bf16", read_vendors(catalog)))
+    job = training_job(model, chips)
+    k = constants(read_calibration(catalog).coefficients(), context(catalog, chip, job, "bf16"))
     problem = Problem(model=catalog.model(model), length=float(job.length), batch=float(job.batch), precision="bf16")
     e = evaluator(problem, hardware(chip, catalog.cluster_for(chip), "bf16"), k)
     return e, space(problem.model, chips, job.batch, 16)
