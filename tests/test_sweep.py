@@ -172,7 +172,6 @@ def test_a_scheduler_that_cannot_be_reached_is_said_soon_and_nothing_is_lost(tmp
 
 
 def test_what_listens_but_is_no_scheduler_is_said_within_ten_seconds(tmp_path: Path) -> None:
-    pytest.importorskip("distributed", reason="needs the extra sweep")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         start = time.monotonic()
         with pytest.raises(EvidenceError, match="does not answer as a Dask scheduler"):

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from chipscale.evidence import EvidenceError
 
 #: seconds to open a connection, and further ones to be answered as by a scheduler; together less than 10
-REACH, ANSWER = 4.0, 5.0
+REACH, ANSWER = 3.0, 5.0
 EXTRA = "pip install 'chipscale[sweep]'"
 
 
@@ -65,7 +65,7 @@ def _follow_parent() -> None:
 
 
 def _reach(address: str) -> None:
-    """Refuse an address at which nothing listens, whatever a name server does meanwhile."""
+    """Refuse an address at which nothing listens or where it does not greet, as a Dask scheduler does first, whatever a name server does meanwhile."""
     parts = urlsplit(address)
     try:
         host, port = parts.hostname, parts.port
@@ -77,14 +77,17 @@ def _reach(address: str) -> None:
 
     def knock() -> None:
         try:
-            socket.create_connection((host, port), timeout=REACH).close()
-            said[0] = ""
+            with socket.create_connection((host, port), timeout=REACH) as line:
+                spoke = parts.scheme == "tls" or line.recv(1)
+            said[0] = "" if spoke else "does not answer as a Dask scheduler"
+        except TimeoutError:
+            said[0] = "does not answer as a Dask scheduler"
         except OSError as problem:
             said[0] = problem.strerror or str(problem)
 
     one = threading.Thread(target=knock, daemon=True)
     one.start()
-    one.join(REACH)
+    one.join(REACH + 1.0)
     if said[0]:
         raise EvidenceError(f"--scheduler {address}: cannot be reached ({said[0]}); start it with `dask scheduler`, or correct the address; {KEPT}")
 
