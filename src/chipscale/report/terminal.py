@@ -271,11 +271,13 @@ def _others(sides: Sequence[Side], several: bool, days: Sequence[str]) -> Table:
     table.add_column("plan", overflow="fold")
     for head in ("seconds", "memory a chip", *(["time for all tokens"] if days else [])):
         table.add_column(head, justify="right", no_wrap=True)
-    table.add_column("what it loses", overflow="fold")
+    loses = any(s.loss for s in sides)
+    if loses:
+        table.add_column("what it loses", overflow="fold")
     for i, s in enumerate(sides):
         named = [s.hypothesis] if several else []
-        why = losing(s.loss) if s.loss else ""
-        table.add_row(*named, Text(s.plan.replace(",", ", ")), show(s.seconds.median, "s"), show(s.memory_bytes, "B"), *days[i : i + 1], Text(why))
+        why = [Text(losing(s.loss) if s.loss else "")] if loses else []
+        table.add_row(*named, Text(s.plan.replace(",", ", ")), show(s.seconds.median, "s"), show(s.memory_bytes, "B"), *days[i : i + 1], *why)
     return table
 
 
