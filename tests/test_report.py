@@ -15,10 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console, RenderableType
 
-from chipscale.cli import assumptions, chip_count, write
+from chipscale.cli import write
 from chipscale.evidence import Belief, EvidenceError, Fact, Hypothesis, Kind, Source
 from chipscale.facts.chip import Chip
 from chipscale.facts.job import Job
+from chipscale.options import assumptions, chip_count
 from chipscale.report.accuracy import contract, markdown, screen, worst_first, worst_rows
 from chipscale.report.bars import bar, scale_of
 from chipscale.report.jsonable import to_json

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chipscale.evidence import Belief, EvidenceError
+from chipscale.options import MOST_CHIPS, assumptions, chip_count, chip_counts, counts, names
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from chipscale.verdict.nouns import Side, Verdict
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
-MOST_CHIPS = 10_000_000
 
 app = typer.Typer(
     rich_markup_mode=None, pretty_exceptions_enable=False, add_completion=False, context_settings={"help_option_names": ["-h", "--help"]}
@@ -78,61 +77,6 @@ Jobs = Annotated[
 Matching = Annotated[Match, typer.Option(help="make both sides equal in number of chips, power or cost")]
 Details = Annotated[bool, typer.Option("--details", help="plans and reasons too")]
 Name = Annotated[str | None, typer.Argument(help="its id or alias; all are listed if left out")]
-
-
-def chip_count(text: str) -> tuple[str, int]:
-    """Read CHIP:N.
-
-    >>> chip_count("h100:2,048")
-    ('h100', 2048)
-    """
-    chip, colon, number = text.rpartition(":")
-    if not colon or not chip:
-        raise EvidenceError(f"--on {text}: write CHIP:N, as in --on h100:64")
-    digits = number.strip().replace(",", "").replace("_", "")
-    negative = digits.startswith("-") and digits[1:].isdigit()
-    if not (digits.isascii() and digits.isdigit()) and not negative:
-        raise EvidenceError(f"--on {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon")
-    if negative or len(digits) > 12 or not 1 <= int(digits) <= MOST_CHIPS:
-        raise EvidenceError(f"--on {text}: {number} chips cannot be; write a whole number from 1 to {MOST_CHIPS:,}")
-    return chip, int(digits)
-
-
-GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
-
-
-def chip_counts(text: str) -> tuple[str, list[int]]:
-    """Read CHIP:N or CHIP:N,N,...; what may be one number or several is refused.
-
-    >>> chip_counts("h100:512,1024"), chip_counts("h100:128, 256")
-    (('h100', [512, 1024]), ('h100', [128, 256]))
-    """
-    chip, colon, numbers = text.rpartition(":")
-    if GROUPED.fullmatch(numbers.strip()):
-        several = numbers.strip().replace(",", ", ")
-        raise EvidenceError(f"--on {text}: is this one number or several? Write {chip}:{numbers.replace(',', '')}, or '{chip}:{several}' with blanks")
-    return chip, [chip_count(f"{chip}{colon}{number}")[1] for number in numbers.split(",")]
-
-
-def names(text: str) -> list[str]:
-    """Read names parted by commas."""
-    return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def assumptions(texts: Sequence[str] | None) -> Mapping[str, str]:
-    """Read CHIP=HYPOTHESIS options.
-
-    >>> assumptions(["910d=quad-die"])
-    {'910d': 'quad-die'}
-    """
-    found: dict[str, str] = {}
-    for text in texts or ():
-        chip, equals, key = (part.strip() for part in text.partition("="))
-        if not (chip and equals and key):
-            raise EvidenceError(f"--assume {text}: write CHIP=HYPOTHESIS, as in --assume 910d=quad-die")
-        if found.setdefault(chip, key) != key:
-            raise EvidenceError(f"--assume: {chip} is assumed to be {found[chip]} and {key}; keep one")
-    return found
 
 
 def show(screen: RenderableType) -> None:
@@ -371,20 +315,6 @@ def sweep(
     ran = f", {len(wanted) - found.found} done by {found.runner}" if found.runner else ""
     typer.echo(f"{found.found} of {len(wanted)} tasks stood in {out}{ran}", err=True)
     return _json(found.results) if as_json else show(sweep_screen(found))
-
-
-def counts(text: str | None) -> list[int] | None:
-    """Read "3,4,4,3".
-
-    >>> counts("3,4,4,3")
-    [3, 4, 4, 3]
-    """
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isascii() and part.isdigit() and len(part) < 7 for part in parts):
-        raise EvidenceError(f"--stage-layers {text}: write a whole number for each stage, parted by commas, as in 3,4,4,3")
-    return [int(part) for part in parts]
 
 
 def _trace(catalog: Catalog, chip: str, side: Side, job: Job, out: Path, *, framework: str | None,
