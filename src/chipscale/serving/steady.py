@@ -33,7 +33,7 @@ class Steady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
+class Means:
     """Means of the requests, all of one shape: `prompt` tokens to compute, each of which sees `sees` tokens; `steps` of decode for the `rest` of the answer behind its first token,
     in which `context` tokens are cached; `spread`: how many steps the uniform spread of answers is wide.
     """
@@ -82,7 +82,7 @@ class _Scene:
     pace: Pace
     rules: Rules
     drafts: Speculation
-    work: _Work
+    work: Means
     flow: _Flow
 
     def step(self, prompt: np.ndarray, decoding: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
@@ -117,41 +117,42 @@ def steady(
     for name, value in (("concurrency", c), ("requests", count), ("input length", i), ("output length", o)):
         if np.any(~(value >= 1.0)):
             raise EvidenceError(f"{name} {np.min(value):g} is no load; give at least 1")
-    work = _work(rules, drafts, i, o, lo, hi)
+    work = means(rules, drafts, i, o, lo, hi)
     c = np.minimum(c, count)
-    most, bound = np.minimum(rules.sequences, _held(rules, work)), _bound(rules, drafts, work)
+    most, bound = np.minimum(rules.sequences, held(rules, work)), _bound(rules, drafts, work)
     slots = np.where(bound < most, c, np.minimum(c, most))
     return _turns(_Scene(pace=pace, rules=rules, drafts=drafts, work=work, flow=_flow(rules, drafts, work, slots)), c, count, slots)
 
 
-def _work(rules: Rules, drafts: Speculation, i: np.ndarray, o: np.ndarray, low: np.ndarray, high: np.ndarray) -> _Work:
+def means(rules: Rules, drafts: Speculation, i: np.ndarray, o: np.ndarray, low: np.ndarray, high: np.ndarray) -> Means:
     """Return the means of requests whose lengths are uniform from `low` to `high` of nominal ones."""
     centre, vary = (low + high) / 2.0, 1.0 + (high - low) ** 2 / (3.0 * (low + high) ** 2)
     cached, rest, bring = rules.cached * i * centre, o * centre - 1.0, 1.0 + drafts.accepted
     prompt, powers = np.maximum(i * centre - cached, 1.0), [drafts.chance**k for k in range(1, drafts.drafts + 1)]
     noise = sum((2 * k + 1) * p for k, p in enumerate(powers)) - drafts.accepted**2
-    return _Work(
+    return Means(
         prompt=prompt, sees=cached * vary + (prompt * vary + 1.0) / 2.0, whole=i * centre, context=i * centre + np.maximum(rest - 1.0, 0.0) / 2.0 * vary, steps=rest / bring, rest=rest,
         spread=np.sqrt(((high - low) * o / bring) ** 2 + 12.0 * rest * noise / bring**3),
     )  # fmt: skip
 
 
-def _held(rules: Rules, work: _Work) -> np.ndarray:
-    """Return how many requests the blocks hold at once: whole ones, or half-answered ones on average."""
-    ahead = work.rest if rules.reserve else work.rest / 2.0
-    return np.maximum(rules.blocks / np.ceil((work.whole + ahead) / rules.block), 1.0)
+def held(rules: Rules, work: Means) -> np.ndarray:
+    """Return how many requests the blocks hold at once: so many whole ones, or half-answered ones on average."""
+    whole, half = (np.ceil((work.whole + ahead) / rules.block) for ahead in (work.rest, work.rest / 2.0))
+    return np.asarray(np.maximum(np.floor(rules.blocks / whole) if rules.reserve else rules.blocks / half, 1.0))
 
 
-def _bound(rules: Rules, drafts: Speculation, work: _Work) -> np.ndarray:
+def _bound(rules: Rules, drafts: Speculation, work: Means) -> np.ndarray:
     """Return how many requests can decode while a shared budget of tokens lets no more prompts through.
 
     n = D T / (u + (1 + drafts) D).
     """
     width = 1.0 + drafts.drafts
-    return work.steps * rules.tokens / (work.prompt + width * work.steps) if rules.shared else np.full(work.steps.shape, np.inf)
+    bound: np.ndarray = work.steps * rules.tokens / (work.prompt + width * work.steps)
+    return bound if rules.shared else np.full(work.steps.shape, np.inf)
 
 
-def _flow(rules: Rules, drafts: Speculation, work: _Work, slots: np.ndarray) -> _Flow:
+def _flow(rules: Rules, drafts: Speculation, work: Means, slots: np.ndarray) -> _Flow:
     """Balance decodes and prompts in the budget of a step: n = min(slots D / (D + pieces), D tokens / (prompt + width D)) where they share steps."""
     width, d = 1.0 + drafts.drafts if rules.shared else 0.0, work.steps
 
@@ -188,7 +189,8 @@ def _turns(scene: _Scene, c: np.ndarray, count: np.ndarray, slots: np.ndarray) -
 
     period = prompted + decode
     queueing = period * ((c - slots) * c / (2.0 * slots) + (count - c) * (c / slots - 1.0)) / count
-    total = turns * period + ending * thinner
+    clumped = 1.0 - np.minimum(later.window[..., -1] / np.maximum(flow.cycle, 1.0), 1.0)
+    total = (turns + clumped * (np.ceil(turns) - turns)) * period + ending * thinner
     return Steady(
         ttft=queueing + prompted + hidden, tpot=(decode - hidden) / np.where(work.rest > 0, work.rest, np.nan), queueing=queueing, requests=count / total,
         tokens=count / total * (work.rest + 1.0), running=slots * decode / period, step=decode / np.maximum(d, 1e-300),
@@ -234,7 +236,7 @@ def _later(scene: _Scene, slots: np.ndarray, turns: np.ndarray) -> _Burst:
     beside, least = np.maximum(typical, mine[..., None, None]), np.maximum(mine / flow.rate, 1.0)[..., None, None]
     seconds, steps = prompts(beside + loose * (drawn + mine[..., None, None] - beside))
     own, behind = (np.sum(chance * seconds * share, axis=-1) for share in ((steps + least) / 2.0, (steps - least) / 2.0))
-    waits = _wait(flow, slots, wide, window, strayed) + (flow.pieces - 1.0 + np.maximum(flow.cycle - work.steps - flow.pieces, 0.0))[..., None]
+    waits = np.maximum(_wait(flow, slots, wide, window, strayed) + flow.pieces[..., None] - 1.0, (flow.cycle - work.steps)[..., None] - 1.0)
     saturated = scene.step(np.minimum(slots * work.prompt, flow.rate * flow.unit), flow.running * shared)[..., None]
     return _Burst(prompt=own + waits * saturated * shared, behind=behind * (1.0 - shared), added=added, window=window)
 
@@ -270,7 +272,7 @@ def _wait(flow: _Flow, slots: np.ndarray, wide: np.ndarray, window: np.ndarray, 
     random = 1.0 / (
         2.0 * (1.0 - load) / np.maximum(load * each, 1e-300) + 1.0 / np.maximum(0.3 * np.minimum(np.sqrt(slots)[..., None] * each, strayed), 1e-300)
     )
-    return random + np.maximum(flow.fill[..., None] - wide, 0.0) / 2.0
+    return np.asarray(random + np.maximum(flow.fill[..., None] - wide, 0.0) / 2.0)
 
 
 def _overlap(steps: np.ndarray, window: np.ndarray) -> np.ndarray:
