@@ -12,7 +12,7 @@ from chipscale.serving.pace import Pace
 from chipscale.serving.rules import Rules, Speculation
 
 #: prompts that may begin in one step, as far as they are told apart, and cycles of the users likewise
-MOST, TURNS = 24, 12
+MOST, TURNS = 12, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +66,7 @@ class _Flow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Burst:
     """Prompts that come together within `window` steps, in seconds: `prompt` from arrival to the end of one's own, `behind` until the others' are done, as far as that delays the
-    first tokens, and `added` by all prompts of the window to the decodes of a request that meets them all.
+    first tokens, and `added` to the decodes of a request by the prompts of the others, but those that come in its own step.
     """
 
     prompt: np.ndarray
@@ -175,16 +175,16 @@ def _turns(scene: _Scene, c: np.ndarray, count: np.ndarray, slots: np.ndarray) -
     """Follow the requests that run at once from the opening burst through windows in which they are answered and replaced, to the end where none comes."""
     work, flow, d, n = scene.work, scene.flow, scene.work.steps, scene.flow.running
     turns, opening, later = count / slots, _opening(scene, slots), _later(scene, slots, count / slots)
-    none, again, others = np.zeros(n.shape), 1.0 - slots / count, (slots - 1.0) / slots
+    none, again = np.zeros(n.shape), 1.0 - slots / count
     alone, thin, thinner = (scene.step(none, n * share) for share in (1.0, 2.0 / 3.0, 1.0 / 3.0))
     ending = np.minimum(later.window[..., -1], d) / 2.0
-    met = others * (d / flow.cycle if scene.rules.shared else 1.0)
-    decode = d * alone + opening.behind / turns + again * met * np.mean(later.added, axis=-1) - ending * (alone - thin) / turns
+    met = np.mean(later.added, axis=-1) * (d / flow.cycle if scene.rules.shared else 1.0)
+    decode = d * alone + opening.behind / turns + again * met - ending * (alone - thin) / turns
     prompted = opening.prompt / turns + again * np.mean(later.prompt, axis=-1)
 
     silent = np.ceil(np.minimum(scene.rules.stream - 1.0, work.rest) / (1.0 + scene.drafts.accepted) - 1e-9)
     missed = _overlap(silent, flow.opening - 1.0) / np.maximum((flow.opening - 1.0) / 2.0, 1e-300) if scene.rules.shared else 1.0 * (silent > 0)
-    within = _overlap(silent[..., None], later.window - 1.0) / later.window * later.added * others[..., None] + later.behind * (silent > 0)[..., None]
+    within = _overlap(silent[..., None], later.window - 1.0) / later.window * later.added + later.behind * (silent > 0)[..., None]
     hidden = np.minimum(silent * alone + opening.behind * missed / turns + again * np.mean(within, axis=-1), decode)
 
     period = prompted + decode
@@ -231,6 +231,7 @@ def _later(scene: _Scene, slots: np.ndarray, turns: np.ndarray) -> _Burst:
     done = np.minimum(units, flow.rate[..., None, None]) if rules.shared else units
     added = pieces[..., None] * np.sum(chance * np.where(units > 0, seconds * steps - base, 0.0), axis=-1) / np.sum(chance * done, axis=-1)
 
+    apart = (1.0 - loose[..., 0] / slots[..., None]) * (1.0 - (flow.pieces[..., None] if rules.shared else 0.5) / window)
     mine = np.ones(slots.shape) if rules.shared else flow.pieces
     drawn, chance = _numbers(pieces - mine, window)
     beside, least = np.maximum(typical, mine[..., None, None]), np.maximum(mine / flow.rate, 1.0)[..., None, None]
@@ -238,7 +239,7 @@ def _later(scene: _Scene, slots: np.ndarray, turns: np.ndarray) -> _Burst:
     own, behind = (np.sum(chance * seconds * share, axis=-1) for share in ((steps + least) / 2.0, (steps - least) / 2.0))
     waits = np.maximum(_wait(flow, slots, wide, window, strayed) + flow.pieces[..., None] - 1.0, (flow.cycle - work.steps)[..., None] - 1.0)
     saturated = scene.step(np.minimum(slots * work.prompt, flow.rate * flow.unit), flow.running * shared)[..., None]
-    return _Burst(prompt=own + waits * saturated * shared, behind=behind * (1.0 - shared), added=added, window=window)
+    return _Burst(prompt=own + waits * saturated * shared, behind=behind * (1.0 - shared), added=added * np.maximum(apart, 0.0), window=window)
 
 
 def _numbers(pieces: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -246,12 +247,12 @@ def _numbers(pieces: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.nda
 
     P(m) = C(N, m) w^-m (1 - 1/w)^(N - m).
 
-    Holds when pieces fall anywhere in the window; beyond 8 on average they are bundled, so that the mean stays and numbers reach as far as they can.
+    Holds when pieces fall anywhere in the window; beyond a third of `MOST` on average they are bundled, so that the mean stays and numbers reach as far as they can.
     Source: feller-1968, chapter VI.
     """
     from scipy.special import xlog1py
 
-    bundles = np.minimum(pieces[..., None], 8.0 * window)[..., None]
+    bundles = np.minimum(pieces[..., None], MOST / 3.0 * window)[..., None]
     m, p = np.arange(MOST + 1.0), 1.0 / window[..., None]
     ways = np.cumsum(np.concatenate([0.0 * bundles, np.log(np.maximum(bundles - m[:-1], 1e-300)) - np.log(m[1:])], axis=-1), axis=-1)
     log = np.where(m <= np.ceil(bundles), ways + m * np.log(p) + xlog1py(np.maximum(bundles - m, 0.0), -p), -np.inf)
