@@ -9,10 +9,11 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.serving_cases import misses
+from benchmarks.serving_cases import misses, misses_apart
 from benchmarks.stepwise import serve
 from chipscale.serving.load import Closed, Lengths, Load, requests
 from chipscale.serving.pace import Pace
@@ -49,9 +50,9 @@ def stepwise() -> dict[str, float]:
     return {"wall": round(LOAD.requests / (time.perf_counter() - start[0])), "processor": round(LOAD.requests / (time.process_time() - start[1]))}
 
 
-def accuracy(count: int = 300) -> dict[str, dict[str, float]]:
+def accuracy(missed: Callable[[int], tuple[float, float, float]], count: int = 300) -> dict[str, dict[str, float]]:
     """Compare the closed form with the simulation on random replicas and loads, in percent."""
-    found = 100.0 * np.array([misses(seed) for seed in range(count)])
+    found = 100.0 * np.array([missed(seed) for seed in range(count)])
     return {
         name: {"median": round(float(np.median(np.abs(x))), 2), "p90": round(float(np.quantile(np.abs(x), 0.9)), 1), "most": round(float(np.abs(x).max()), 1),
                "bias": round(float(np.median(x)), 2)}
@@ -80,7 +81,7 @@ def main() -> None:
             "blocks for 8 in 10": rate(Service(pool=Pool(pace=PACE, rules=SCARCE)), float("inf"), 3),
             "four replicas": rate(Service(pool=Pool(pace=PACE, rules=PLENTY, replicas=4)), float("inf"), 3),
         },
-        "closed_form_against_simulation_percent": accuracy(), "closed_forms_a_second": closed_forms(),
+        "closed_form_against_simulation_percent": accuracy(misses), "two_pools": accuracy(misses_apart), "closed_forms_a_second": closed_forms(),
     }  # fmt: skip
     print(json.dumps(found, indent=2))
 

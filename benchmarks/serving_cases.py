@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
+from chipscale.serving.apart import apart
 from chipscale.serving.load import Closed, Lengths, Load
 from chipscale.serving.pace import Pace
 from chipscale.serving.rules import Rules, Speculation
+from chipscale.serving.served import Served
 from chipscale.serving.server import simulate
-from chipscale.serving.service import Pool, Service
+from chipscale.serving.service import Pool, Service, Transfer
 from chipscale.serving.steady import Steady, steady
 
 
@@ -69,12 +71,31 @@ def closed_form(case: Case, users: int | np.ndarray) -> Steady:
     )
 
 
+def draw_apart(rng: np.random.Generator) -> tuple[Service, Case]:
+    """Draw a service of a prefill and a decode pool, and its load."""
+    case, other = draw_case(rng), draw_case(rng)
+    decode = Pool(pace=case.pace, rules=replace(case.rules, cached=0.0), replicas=int(2 ** rng.integers(0, 3)))
+    prefill = Pool(pace=other.pace, rules=Rules(tokens=case.rules.tokens, sequences=1024), replicas=int(2 ** rng.integers(0, 4)))
+    transfer = Transfer(fixed=rng.uniform(0.0, 0.05), token=rng.uniform(0.0, 3e-5), early=bool(rng.integers(2)))
+    return Service(pool=decode, prefill=prefill, transfer=transfer, speculation=case.speculation), case
+
+
+def misses_apart(seed: int) -> tuple[float, float, float]:
+    """Return what `misses` does, of two pools."""
+    service, case = draw_apart(np.random.default_rng(seed))
+    lengths = case.lengths
+    formed = apart(service, users=case.users, requests=10 * case.users, input=lengths.input, output=lengths.output, low=lengths.low)
+    return _missed(simulate(service, case.load), formed)
+
+
 def misses(seed: int) -> tuple[float, float, float]:
     """Return how far the closed form is above the simulation: mean TTFT, mean TPOT, requests a second."""
     case = draw_case(np.random.default_rng(seed))
-    served, formed = (
-        simulate(Service(pool=Pool(pace=case.pace, rules=case.rules), speculation=case.speculation), case.load),
-        closed_form(case, case.users),
+    return _missed(
+        simulate(Service(pool=Pool(pace=case.pace, rules=case.rules), speculation=case.speculation), case.load), closed_form(case, case.users)
     )
+
+
+def _missed(served: Served, formed: Steady) -> tuple[float, float, float]:
     ttft, tpot = np.mean(served.first - served.arrival), np.mean((served.end - served.first) / (served.output - 1))
     return float(formed.ttft / ttft) - 1.0, float(formed.tpot / tpot) - 1.0, float(formed.requests * served.end.max() / len(served.end)) - 1.0

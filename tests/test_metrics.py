@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from chipscale.evidence import EvidenceError
-from chipscale.serving.load import Load
+from chipscale.serving.load import Closed, Lengths, Load
 from chipscale.serving.metrics import Objective, bill, distribution, measure
 from chipscale.serving.pace import Pace
 from chipscale.serving.rules import Rules
@@ -54,6 +55,17 @@ def test_an_interval_covers_the_mean_as_often_as_it_says() -> None:
     assert np.mean(hits) == pytest.approx(0.8, abs=0.07)
     assert distribution(np.array([1.0, 2.0])).mean.high == math.inf, "two values tell no interval"
     assert math.isnan(distribution(np.array([])).p50.value)
+
+
+def test_a_warm_up_is_left_out_and_a_drained_one_leaves_nothing() -> None:
+    service = Service(pool=Pool(pace=PACE, rules=Rules(tokens=64, sequences=4)))
+    plain = Load(arrival=Closed(users=8), requests=30, lengths=Lengths(input=20, output=10, low=0.5))
+    drained, excluded = simulate(service, replace(plain, warmup=16)), simulate(service, replace(plain, warmup=16, drained=False))
+    np.testing.assert_array_equal(drained.end, simulate(service, plain).end)
+    assert (len(drained.end), len(excluded.end), excluded.counted) == (30, 46, 30)
+    m = measure(excluded, 1.0)
+    assert m.ttft.mean.value == pytest.approx(np.mean((excluded.first - excluded.arrival)[16:]))
+    assert m.requests == pytest.approx(30 / (excluded.end[16:].max() - excluded.arrival[16]))
 
 
 def test_traces_are_read_alike_from_csv_and_json(tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from benchmarks.serving_cases import closed_form, draw_case, misses
+from benchmarks.serving_cases import closed_form, draw_apart, draw_case, misses, misses_apart
 
 from chipscale.evidence import EvidenceError
+from chipscale.serving.apart import apart
 from chipscale.serving.capacity import capacity
 from chipscale.serving.load import Closed
 from chipscale.serving.server import simulate
@@ -33,6 +34,22 @@ def test_the_closed_form_is_near_the_simulation() -> None:
     missed = np.abs([misses(seed) for seed in range(120)])
     assert np.all(np.median(missed, axis=0) < [0.03, 0.005, 0.015]), "TTFT, TPOT, throughput"
     assert np.all(np.quantile(missed, 0.9, axis=0) < [0.12, 0.025, 0.05])
+
+
+def test_the_closed_form_of_two_pools_is_near_the_simulation() -> None:
+    missed = np.abs([misses_apart(seed) for seed in range(100)])
+    assert np.all(np.median(missed, axis=0) < [0.03, 0.005, 0.015]), "TTFT, TPOT, throughput"
+    assert np.all(np.quantile(missed, 0.9, axis=0) < [0.12, 0.025, 0.05])
+
+
+def test_two_pools_are_answered_as_arrays_and_one_pool_is_refused() -> None:
+    service, case = draw_apart(np.random.default_rng(3))
+    users, lengths = np.array([1, 8, 64, 500]), case.lengths
+    formed = apart(service, users=users, requests=10 * users, input=lengths.input, output=lengths.output, low=lengths.low)
+    alone = [float(apart(service, users=u, requests=10 * u, input=lengths.input, output=lengths.output, low=lengths.low).ttft) for u in users]
+    np.testing.assert_allclose(formed.ttft, alone, rtol=1e-12)
+    with pytest.raises(EvidenceError, match="one pool"):
+        apart(replace(service, prefill=None), users=1, requests=1, input=1, output=2)
 
 
 def test_the_closed_form_answers_arrays_as_it_answers_numbers() -> None:

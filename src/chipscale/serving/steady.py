@@ -113,15 +113,21 @@ def steady(
     Source: little-1961; feller-1968, chapter VI (binomial numbers of prompts in a step); law-2015, section 1.4 (queue of fixed service times).
     """
     drafts = Speculation() if speculation is None else speculation
-    c, count, i, o, lo, hi = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (users, requests, input, output, low, high)))
-    for name, value in (("concurrency", c), ("requests", count), ("input length", i), ("output length", o)):
-        if np.any(~(value >= 1.0)):
-            raise EvidenceError(f"{name} {np.min(value):g} is no load; give at least 1")
+    c, count, i, o, lo, hi = given(users, requests, input, output, low, high)
     work = means(rules, drafts, i, o, lo, hi)
     c = np.minimum(c, count)
     most, bound = np.minimum(rules.sequences, held(rules, work)), _bound(rules, drafts, work)
     slots = np.where(bound < most, c, np.minimum(c, most))
     return _turns(_Scene(pace=pace, rules=rules, drafts=drafts, work=work, flow=_flow(rules, drafts, work, slots)), c, count, slots)
+
+
+def given(users: Num, requests: Num, input: Num, output: Num, low: Num, high: Num) -> tuple[np.ndarray, ...]:
+    """Return the numbers of a load as arrays of one shape; what is below 1 is refused."""
+    c, count, i, o, lo, hi = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (users, requests, input, output, low, high)))
+    for name, value in (("concurrency", c), ("requests", count), ("input length", i), ("output length", o)):
+        if np.any(~(value >= 1.0)):
+            raise EvidenceError(f"{name} {np.min(value):g} is no load; give at least 1")
+    return c, count, i, o, lo, hi
 
 
 def means(rules: Rules, drafts: Speculation, i: np.ndarray, o: np.ndarray, low: np.ndarray, high: np.ndarray) -> Means:
