@@ -1,0 +1,63 @@
+"""Redo the calibration of serving: fit the shipped points, measure the errors on what is left out, write data/calibration/serving.toml."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from chipscale.catalog import Catalog
+from chipscale.serving.calibration import PRIOR, Calibration
+from chipscale.serving.fit import problem, read_prior
+from chipscale.serving.fit import fit as settle
+from chipscale.serving.predict import Costs, stack
+from chipscale.serving.rows import Point, load
+from chipscale.serving.validate import QUANTITIES, SHIPPED, believed, cell, shipped, spread_of, strangers
+
+#: cases of the intervals: whether the cell was fitted, what was left out, and whether the load protocol is hidden
+CASES = ("known", "cell", "stranger", "split")
+
+
+def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
+    """Fit and return the file's text by name."""
+    prior, costs, points = read_prior(catalog.text(PRIOR)), Costs(catalog), shipped(catalog)
+    found = problem(points, stack(points, [p.protocol for p in points if p.protocol], costs), prior)
+    theta = settle(found)
+    cells = frozenset(cell(p) for p in points)
+    known = Calibration(coefficients=dict(zip(found.design.names, theta.tolist(), strict=True)), quantiles={}, cells=cells, prior=prior,
+                        models=frozenset(p.model.id for p in points), chips=frozenset(p.chip.id for p in points))  # fmt: skip
+    where = next(f / SHIPPED for f in reversed(catalog.folders) if (f / SHIPPED).is_file())
+    split = [p for p in load(where, catalog) if isinstance(p, Point) and p.clean and p.prefill is not None]
+    quantiles: dict[str, tuple[float, float]] = {}
+    medians: dict[str, float] = {}
+    for hide in (False, True):
+        for case in CASES:
+            rows = split if case == "split" else points
+            if case in ("known", "split"):
+                logs = believed(rows, known, catalog, costs, hide=hide)
+            else:
+                logs = strangers(rows, "cell" if case == "cell" else "model-and-chip", known, catalog, costs, hide=hide)
+            for q, quantity in enumerate(QUANTITIES):
+                misses = np.log([getattr(p, quantity) for p in rows]) - logs[q]
+                name = f"{'hidden-' if hide else ''}{case}.{quantity}"
+                _spreads(quantiles, name, rows, misses)
+                medians[name] = float(np.nanmedian(np.abs(np.expm1(-misses))))
+    return {"serving.toml": _toml(known, quantiles, medians, len(points), date)}
+
+
+def _spreads(into: dict[str, tuple[float, float]], name: str, rows: list[Point], misses: np.ndarray) -> None:
+    """Write the quantiles of all engines, and of each that has 30 rows."""
+    fine = [i for i in range(len(rows)) if math.isfinite(misses[i])]
+    for engine in ("", *sorted({p.engine.id for p in rows})):
+        mine = [i for i in fine if engine in ("", rows[i].engine.id)]
+        if not engine or len(mine) >= 30:
+            into[f"{name}.{engine}"] = spread_of(misses[mine], [cell(rows[i]) for i in mine])
+
+
+def _toml(c: Calibration, quantiles: dict[str, tuple[float, float]], medians: dict[str, float], rows: int, date: str) -> str:
+    lines = ["# Written by `chipscale calibrate serving`; coefficients are logarithms, quantiles those of log(measured / predicted).", f'date = "{date}"', f"rows = {rows}",
+             "cells = [", *(f'  "{n}",' for n in sorted(c.cells)), "]", "", "[quantiles]"]  # fmt: skip
+    lines += [f'"{n}" = [{low:.4f}, {high:.4f}]' for n, (low, high) in quantiles.items()]
+    lines += ["", "# medians of |predicted / measured - 1|", "[scores]", *(f'"{n}" = {v:.4f}' for n, v in medians.items())]
+    lines += ["", "[coefficients]", *(f'"{n}" = {v:.5f}' for n, v in c.coefficients.items())]
+    return "\n".join(lines) + "\n"

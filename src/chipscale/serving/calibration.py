@@ -1,0 +1,98 @@
+"""Calibration of serving: which constants a service takes, and how wrong predictions with them are."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from chipscale.catalog import Catalog
+from chipscale.facts.chip import Chip
+from chipscale.facts.engine import Engine
+from chipscale.facts.model import Model
+from chipscale.serving.constants import Constants
+from chipscale.serving.deployment import Deployment
+from chipscale.serving.fit import Prior, design, members, read_prior
+
+FILE = "calibration/serving.toml"
+PRIOR = "calibration/serving.prior.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spread:
+    """How far a measurement may lie from a prediction: low and high factors of the 80 % interval of TTFT and TPOT."""
+
+    ttft: tuple[float, float]
+    tpot: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Fitted coefficients by name, and quantiles of log(measured / predicted) by case, quantity and engine ("cell.ttft.vllm").
+
+    `cells` (model, chip and engine), `models` and `chips` are those that entered the fit.
+    """
+
+    coefficients: Mapping[str, float]
+    quantiles: Mapping[str, tuple[float, float]]
+    cells: frozenset[str]
+    models: frozenset[str]
+    chips: frozenset[str]
+    prior: Prior
+
+    def quantile(self, case: str, quantity: str, engine: str) -> tuple[float, float]:
+        """Return the 10 % and 90 % quantiles of a case: the engine's own, else those of all engines."""
+        return self.quantiles.get(f"{case}.{quantity}.{engine}", self.quantiles[f"{case}.{quantity}."])
+
+    def case(self, model: str, chip: str, engine: str, *, split: bool) -> str:
+        """Say how well a service is known: its cell was fitted, its model or chip was, or neither; two pools never were."""
+        if split:
+            return "split"
+        if cell_of(model, chip, engine) in self.cells:
+            return "known"
+        return "cell" if model in self.models or chip in self.chips else "stranger"
+
+    def constants(self, groups: list[Mapping[str, str]]) -> Constants:
+        """Return the constants of services of these members, arrays of shape (rows,); a member that was never fitted does not deviate."""
+        d = design(groups, self.prior, self.coefficients)
+        return d.constants(np.array([self.coefficients[n] for n in d.names]))
+
+
+def cell_of(model: str, chip: str, engine: str) -> str:
+    """Name a cell."""
+    return f"{model}|{chip}|{engine}"
+
+
+def read(catalog: Catalog) -> Calibration:
+    """Read data/calibration/serving.toml."""
+    t = tomllib.loads(catalog.text(FILE))
+    cells = frozenset(t["cells"])
+    return Calibration(
+        coefficients={n: float(v) for n, v in t["coefficients"].items()},
+        quantiles={n: (float(low), float(high)) for n, (low, high) in t["quantiles"].items()},
+        cells=cells,
+        models=frozenset(c.split("|")[0] for c in cells),
+        chips=frozenset(c.split("|")[1] for c in cells),
+        prior=read_prior(catalog.text(PRIOR)),
+    )
+
+
+def constants(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, deployment: Deployment) -> Constants:  # noqa: ARG001  (no constant is a chip's own)
+    """Return the constants of an engine that serves a model on a chip, as floats; kernels alone tell chips apart."""
+    found = read(catalog).constants([members(engine.id, "", model.id, deployment, "")])
+    return Constants(**{n: float(np.ravel(getattr(found, n))[0]) for n in Constants.__dataclass_fields__})
+
+
+def interval(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, split: bool) -> Spread:
+    """Return how far measurements lie from predictions of such a service."""
+    c = read(catalog)
+    case = c.case(model.id, chip.id, engine.id, split=split)
+
+    def factors(quantity: str) -> tuple[float, float]:
+        low, high = c.quantile(case, quantity, engine.id)
+        return math.exp(low), math.exp(high)
+
+    return Spread(ttft=factors("ttft"), tpot=factors("tpot"))
