@@ -11,13 +11,19 @@ from chipscale.activations import layer_saves
 from chipscale.facts.framework import Keeping
 from chipscale.facts.model import MLP, Block, Experts, Model
 from chipscale.facts.parameters import feed_by_place, mixer_parameters, mlp_parameters, parameters
+from chipscale.graph import cache_width, head_widths
 from chipscale.ops.work import Num
-from chipscale.plan import MODULES, Degrees, fully
+from chipscale.plan import CP_KINDS, MODULES, Degrees, fully
 from chipscale.schedules.forms import copies, in_flight
 
 #: share of a chip's memory that a plan cannot fill: what the allocator reserves beyond what is allocated (3 to 7 %, median 4 %, of
 #: 19 plans of simumax-b200), contexts of the runtime and of collectives (assumed 2 %)
 RESERVED = 0.06
+
+#: tokens of a sequence beside which the window of compressed attention is short
+LONG = 1e9
+
+_, GATHER, EXCHANGE = (float(i) for i in range(len(CP_KINDS)))
 
 SETTINGS = np.arange(1 << len(MODULES))
 
@@ -45,13 +51,16 @@ class Need:
 class Kind:
     """One kind of layer: its parameters, and bytes a token by place for every recompute setting (arrays that a setting indexes).
 
-    `scratch` are the parameters of its distinct matrices, `widest` bytes a token of the gradients alive in its widest operator.
+    `scratch` are the parameters of its distinct matrices, `widest` bytes a token of the gradients alive in its widest operator; `shared` are bytes a token of
+    the keys and values that context-parallel ranks share, `heads` those of all heads of queries, keys, values and outputs.
     """
 
     dense: float
     experts: float
     scratch: float
     widest: float
+    shared: float
+    heads: float
     split: np.ndarray
     whole: np.ndarray
     copies: np.ndarray
@@ -85,6 +94,7 @@ class Holds:
 def _kind(block: Block, d: float, operand: float, scores: float) -> Kind:
     saves = layer_saves(block, d, operand=operand, scores=scores)
     feed, mixer = feed_by_place(block.feed, int(d)), mixer_parameters(block.mixer, int(d))
+    wide = head_widths(block.mixer)
 
     def by_setting(place: str) -> np.ndarray:
         return sum((s.bytes * ((SETTINGS & s.drop) == 0) for s in saves if s.place == place), np.zeros(len(SETTINGS)))
@@ -93,8 +103,8 @@ def _kind(block: Block, d: float, operand: float, scores: float) -> Kind:
     one = f.top_k * (d + 2.0 * f.d_ff) if isinstance(f, Experts) else 2.0 * f.d_ff
     expert = mlp_parameters(MLP(d_ff=f.d_ff, gated=f.gated), int(d)) if isinstance(f, Experts) else 0
     dense = mixer + feed.total - feed.routed + block.norms * d
-    return Kind(dense=dense, experts=float(feed.routed), scratch=dense + expert, widest=2.0 * one, split=by_setting("split"),
-                whole=by_setting("whole"), copies=by_setting("copies"))  # fmt: skip
+    return Kind(dense=dense, experts=float(feed.routed), scratch=dense + expert, widest=2.0 * one, shared=2.0 * float(cache_width(block.mixer, LONG)),
+                heads=2.0 * (wide.query + wide.output + wide.kv), split=by_setting("split"), whole=by_setting("whole"), copies=by_setting("copies"))  # fmt: skip
 
 
 def _mean(kinds: list[tuple[int, Kind]]) -> Kind:
@@ -105,7 +115,7 @@ def _mean(kinds: list[tuple[int, Kind]]) -> Kind:
         return sum((n * np.asarray(getattr(k, name)) for n, k in kinds), np.zeros(len(SETTINGS))) / total
 
     single = {name: float(mean(name)[0]) for name in ("dense", "experts")}
-    largest = {name: max((getattr(k, name) for _, k in kinds), default=0.0) for name in ("scratch", "widest")}
+    largest = {name: max((getattr(k, name) for _, k in kinds), default=0.0) for name in ("scratch", "widest", "shared", "heads")}
     return Kind(**single, **largest, split=mean("split"), whole=mean("whole"), copies=mean("copies"))
 
 
@@ -202,10 +212,24 @@ class Common:
     loss: Num
 
 
+def shared_bytes(h: Holds, plan: Degrees) -> Num:
+    """Return the bytes for each token of a context rank that sharing keys and values needs in the layer at work.
+
+    ring: V and its gradient once more, V / t bytes a token; gathered: those of c - 1 other ranks; heads for tokens: all that is exchanged once more.
+
+    Holds when one block is under way while attention reads another.
+    Source: ring-attention-2023, section 3; deepspeed-ulysses-2023, section 3.
+    """
+    own, heads = (max(getattr(h.lead, name), getattr(h.body, name)) for name in ("shared", "heads"))
+    blocks = np.where(plan.cp_kind == GATHER, plan.cp - 1.0, 1.0)
+    more: Num = (plan.cp > 1.0) * np.where(plan.cp_kind == EXCHANGE, heads, 2.0 * blocks * own) / plan.tp
+    return more
+
+
 def common(h: Holds, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Common:
     """Work out what does not differ between stages.
 
-    work = T (a whole layer - what it keeps + widest gradients / t + 4 d) + s P_layer / t;
+    work = T (a whole layer - what it keeps + widest gradients / t + shared + 4 d) + s P_layer / t;
     loss = T (l V (1 + extra) / t + 4 d) + s (V d + P_layer) / t, with l bytes a logit and s of scratch.
 
     Holds when a layer at work is the larger of both kinds; both gather their input and its gradient over the sequence (4 d).
@@ -225,7 +249,7 @@ def common(h: Holds, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Common:
         lead=lead,
         body=body,
         entry=entry,
-        work=tokens * (again + max(h.lead.widest, h.body.widest) / plan.tp) + ends,
+        work=tokens * (again + (max(h.lead.widest, h.body.widest) / plan.tp + shared_bytes(h, plan))) + ends,
         loss=(tokens * k.logit * (1.0 + h.extra) + k.scratch * h.d_model) * h.vocab / plan.tp + ends,
     )
 

@@ -22,7 +22,7 @@ from chipscale.facts.chip import Chip
 from chipscale.facts.framework import MIXED, Framework, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.facts.model_rows import from_catalogue, from_row, named_like, with_reach
-from chipscale.plan import MODULES, RECOMPUTE, SCHEDULES, SHARDING, Plan, bits
+from chipscale.plan import CP_KINDS, MODULES, RECOMPUTE, SCHEDULES, SHARDING, Plan, bits
 from chipscale.schedules.forms import refuse
 from chipscale.units import GIBI, GIGA, TERA
 
@@ -188,6 +188,13 @@ def _schedule(row: Row, pp: int) -> int:
     return max((i for i, name in enumerate(SCHEDULES) if i and pp > 1 and name.replace("-", "") in text.replace("-", "")), default=0)
 
 
+def _cp_kind(row: Row, framework: Framework) -> int:
+    """Return how a row's context-parallel ranks talk: as it states, else the framework's default."""
+    text = row.get("overlap_as_stated", "").lower()
+    stated = re.search(r"(?:cp_comm_type|cp)\s*[=:]?\s*(p2p|all_gather|a2a)\b", text)
+    return CP_KINDS.index(stated.group(1) if stated else framework.cp_kinds[0])
+
+
 def _expert_splits(row: Row, model: Model, framework: Framework, tp: int, assumed: list[str]) -> list[tuple[int, float]]:
     """Guess over how many ranks one expert is split: as all else is, where the framework knows no other way."""
     if not any(isinstance(b.feed, Experts) for b in model.blocks):
@@ -221,7 +228,7 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
             schedule = _schedule(row, pp)
             refuse(SCHEDULES[schedule], pp, 1 if schedule == 0 else vpp, max(int(each // mb), 1))
             plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute,
-                        recompute_layers=some, schedule=schedule)  # fmt: skip
+                        recompute_layers=some, schedule=schedule, cp_kind=_cp_kind(row, framework) if cp > 1 else 0)  # fmt: skip
             found.append((plan, w_tp * w_pp * w_r * w_m * w_v * w_e))
     _choices(whole(row, "micro_batch"), (1, 2, 4), "micro-batch", assumed)
     if any(p.pp > 1 for p, _ in found):

@@ -12,7 +12,7 @@ import numpy as np
 
 from chipscale.evidence import EvidenceError
 from chipscale.facts.model import Experts, Model
-from chipscale.plan import FIELDS, RECOMPUTE, SCHEDULES, SHARDING, Degrees, Ints, Plan, PlanTable, degrees
+from chipscale.plan import CP_KINDS, FIELDS, RECOMPUTE, SCHEDULES, SHARDING, Degrees, Ints, Plan, PlanTable, degrees
 from chipscale.schedules.forms import fits
 
 
@@ -79,9 +79,14 @@ def divisors(n: int, most: int) -> list[int]:
     return [d for d in range(1, min(n, most) + 1) if n % d == 0]
 
 
+def fewest_heads(model: Model) -> int:
+    """Return the heads of the layer that has fewest."""
+    return int(min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks))
+
+
 def spreads(model: Model, chips: int, batch: int, most_tp: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield every (tp, pp, cp, dp) that multiplies to the chips, divides the heads and the batch, and has at most a layer a stage."""
-    heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
+    heads = fewest_heads(model)
     for tp in (t for t in divisors(chips, min(heads, most_tp)) if heads % t == 0):
         for pp, cp in product(divisors(chips // tp, min(model.layers, 128)), (1, 2, 4, 8)):
             dp, rest = divmod(chips, tp * pp * cp)
@@ -90,11 +95,13 @@ def spreads(model: Model, chips: int, batch: int, most_tp: int) -> Iterator[tupl
 
 
 @cache
-def space(model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[str, ...] = ("1f1b",)) -> Space:
+def space(
+    model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[str, ...] = ("1f1b",), cp_kinds: tuple[str, ...] = CP_KINDS[:1]
+) -> Space:
     """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
 
     tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute; `schedules` beside 1f1b are tried
-    where they can hold the micro-batches.
+    where they can hold the micro-batches. Context-parallel ranks talk in each of `cp_kinds`, in heads for tokens where cp divides the heads of a rank.
     """
     experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
     tables: dict[tuple[int, ...], list[Ints]] = {}
@@ -104,7 +111,8 @@ def space(model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[s
         vpps = tuple(v for v in (1, 2, 3, 4, 6, 8) if v == 1 or (pp > 1 and -(-model.layers // pp) >= v))
         micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
         for several, fit, kind in _schedules(schedules, pp, batch // dp, model.layers, vpps, micros):
-            tables.setdefault(several, []).append(_crossed((tp, pp, cp, dp), splits, fit, kind))
+            for talk in _talks(cp_kinds, cp, fewest_heads(model) // tp):
+                tables.setdefault(several, []).append(_crossed((tp, pp, cp, dp), splits, fit, kind, talk))
     if not tables:
         raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
     return Space(grids=tuple(Grid(outer=_table(np.concatenate(some, axis=1)), vpps=vpps) for vpps, some in tables.items()))
@@ -127,9 +135,14 @@ def _schedules(
     return found
 
 
-def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], micros: list[int], schedule: int) -> Ints:
-    """Cross the splits and micro-batches of one (tp, pp, cp, dp) and schedule; the rows of the result are `FIELDS`."""
+def _talks(kinds: tuple[str, ...], cp: int, heads: int) -> list[int]:
+    """List how cp ranks may talk that have so many heads each; one rank does not."""
+    return [CP_KINDS.index(kind) for kind in kinds if kind != "a2a" or heads % cp == 0] if cp > 1 else [0]
+
+
+def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], micros: list[int], schedule: int, talk: int) -> Ints:
+    """Cross the splits and micro-batches of one (tp, pp, cp, dp), schedule and kind of context parallelism; the rows of the result are `FIELDS`."""
     s, m = (i.ravel() for i in np.indices((len(splits), len(micros))))
     ep, etp = np.array(splits).T
-    tp, pp, cp, dp, kind, one, none = (np.full(len(s), n, dtype=np.int64) for n in (*fixed, schedule, 1, 0))
-    return np.stack([tp, pp, one, cp, ep[s], etp[s], dp, np.array(micros)[m], none, none, none, kind])
+    tp, pp, cp, dp, kind, talks, one, none = (np.full(len(s), n, dtype=np.int64) for n in (*fixed, schedule, talk, 1, 0))
+    return np.stack([tp, pp, one, cp, ep[s], etp[s], dp, np.array(micros)[m], none, none, none, kind, talks])

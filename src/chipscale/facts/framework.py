@@ -35,6 +35,7 @@ class Framework:
     `matches` are lower-case substrings of a framework's stated name. `recompute` weighs the settings that a
     row without a stated recompute may have used; they sum to 1. `selective` names what its selective recompute drops (`plan.MODULES`).
     `variants` are lower-case substrings of a stated name under which the framework holds its state otherwise.
+    `cp_kinds` are the ways in which its context-parallel ranks share keys and values (`plan.CP_KINDS`), its default first.
     `lacks` are features that it never had; `since` is the year in which a feature first shipped: an older result cannot have used it.
     """
 
@@ -46,6 +47,7 @@ class Framework:
     selective: tuple[str, ...]
     keeping: Keeping
     variants: tuple[tuple[str, Keeping], ...]
+    cp_kinds: tuple[str, ...]
     lacks: tuple[str, ...]
     since: tuple[tuple[str, int], ...]
     source: str

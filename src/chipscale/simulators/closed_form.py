@@ -16,6 +16,7 @@ from chipscale.ops.optimizer import adam_bytes
 from chipscale.ops.work import Num
 from chipscale.plan import MODULES, Degrees, fully
 from chipscale.schedules.forms import Passes, bubble, chunks, copies, fill, folded
+from chipscale.simulators.context_parallel import Shared, shared_seconds
 from chipscale.step import Sizes, Step, Times
 
 
@@ -98,19 +99,6 @@ def expert_seconds(size: Sizes, plan: Degrees, tokens: Num, passes: Num, hardwar
     volume = size.exchange_width * tokens / plan.tp * size.top_k * size.d_model * plan.etp
     group = spread(plan.ep, plan.etp, hardware.inner_size)
     return (plan.ep > 1.0) * size.routed * 2.0 * passes * exchange_seconds(volume, group, hardware, constants)
-
-
-def context_seconds(size: Sizes, plan: Degrees, tokens: Num, hardware: Hardware, constants: Constants) -> Num:
-    """Cost passing keys and values round the context-parallel ring, forward and twice backward.
-
-    3 gathers of 2 T c w_kv / t bytes.
-
-    Holds when keys and values travel (ring or all-gather), not queries.
-    Source: llama-3, section 3.3.2 (context parallelism).
-    """
-    group = spread(plan.cp, plan.tp, hardware.inner_size)
-    volume = 2.0 * tokens * plan.cp * size.kv_width / plan.tp
-    return (plan.cp > 1.0) * 3.0 * gather_seconds(volume, group, hardware, constants)
 
 
 def shard_parameters(size: Sizes, plan: Degrees) -> tuple[Num, Num]:
@@ -221,7 +209,7 @@ def slowest_rank(body: Num, head: Num, layers: Num, plan: Degrees) -> tuple[Num,
 class Micro:
     """What a plan adds to one micro-batch through all layers: recompute, the host, exposed traffic; `hop` is one pipeline message.
 
-    `batches` are the micro-batches of a step; all else in seconds.
+    `shared` is context parallelism by direction, without the forward pass that full recompute repeats. `batches` are the micro-batches of a step; all else in seconds.
     """
 
     batches: Num
@@ -230,6 +218,7 @@ class Micro:
     tp: Num
     ep: Num
     cp: Num
+    shared: Shared
     hop: Num
 
 
@@ -243,13 +232,15 @@ def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: C
     tokens = plan.micro_batch * size.tokens / plan.cp
     local = np.where(size.expert_count > 0, size.expert_count / plan.ep, 0.0)
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
+    shared = shared_seconds(t, size, plan, tokens, hardware, k)
     return Micro(
         batches=size.batch / (plan.dp * plan.micro_batch),
         again=recompute_seconds(t, size, plan),
         host=k.host * size.layers * (1.0 + full / 3.0) + k.host_expert * size.routed * local,
         tp=k.tp * tensor_seconds(size, plan, tokens, 2.5 + full, hardware, k),
         ep=k.ep * expert_seconds(size, plan, tokens, 2.0 + full, hardware, k),
-        cp=k.cp * context_seconds(size, plan, tokens, hardware, k),
+        cp=shared.forward * (1.0 + full) + shared.backward,
+        shared=shared,
         hop=pass_seconds(2.0 * tokens * size.d_model * size.streams / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k),
     )
 
@@ -257,7 +248,7 @@ def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: C
 def body_passes(t: Times, one: Micro, size: Sizes, plan: Degrees) -> Passes:
     """Split the seconds of all layers by direction.
 
-    The forward pass has 1 / n of the traffic, n passes in all, and a third of the host's time, as the weight gradients have;
+    The forward pass has 1 / n of the tensor and expert traffic, n passes in all, and a third of the host's time, as the weight gradients have;
     recompute belongs to the backward pass.
 
     Holds when weight gradients need no traffic of their own.
@@ -267,7 +258,7 @@ def body_passes(t: Times, one: Micro, size: Sizes, plan: Degrees) -> Passes:
     launch = one.host / (3.0 + full)
     return Passes(
         total=t.gemm + t.experts + t.attention + t.elementwise + one.again + one.host + one.tp + one.ep + one.cp,
-        forward=t.forward + launch + one.tp / (2.5 + full) + one.ep / (2.0 + full) + one.cp / 3.0,
+        forward=t.forward + launch + one.tp / (2.5 + full) + one.ep / (2.0 + full) + one.shared.forward,
         weights=t.weights + launch,
     )
 

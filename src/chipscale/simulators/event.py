@@ -102,8 +102,13 @@ def load_of(t: Times, one: Micro, size: Sizes, plan: Degrees, hardware: Hardware
     compute = _rows(body) * share
     compute[:, -1:] += _rows(head)
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
-    wires = (("tp", one.tp, k.tp, 1.0 / (2.5 + full)), ("ep", one.ep, k.ep, 1.0 / (2.0 + full)), ("cp", one.cp, k.cp, 1.0 / 3.0))
-    traffic = tuple((name, scale * _ways(shown / part, way, share)) for name, shown, part, way in wires if shown > 0.0)
+    there, back = one.shared.wire_forward, one.shared.wire_backward + full * one.shared.wire_forward
+    wires = (
+        ("tp", one.tp / k.tp, 1.0 / (2.5 + full)),
+        ("ep", one.ep / k.ep, 1.0 / (2.0 + full)),
+        ("cp", there + back, there / np.maximum(there + back, 1e-30)),
+    )
+    traffic = tuple((name, scale * _ways(wire, way, share)) for name, wire, way in wires if wire > 0.0)
     sharded = float(plan.sharding == 3.0)
     slowest, _ = slowest_rank(body.total, head.total, size.layers, plan)
     gathered = sharded * data_seconds(size, plan, hardware, k, gather=4.0, scatter=2.0)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from chipscale.catalog import Catalog
-from chipscale.cost.calibration import Calibration, Context, read_calibration, read_prior, read_vendors
+from chipscale.cost.calibration import Calibration, Context, read_calibration, read_prior, usual_framework
 from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import Hardware
 from chipscale.evidence import Belief, EvidenceError, Hypothesis
@@ -86,7 +86,7 @@ def context(catalog: Catalog, chip: Chip, job: Job, precision: str, framework: s
     peak = chip.value(next(p for p in ("peak_bf16", "peak_fp16") if chip.has(p)))
     watts = chip.value("power") / peak * TERA if chip.has("power") else math.nan
     vendor = chip.vendor.lower()
-    used = catalog.framework(framework or read_vendors(catalog).get(vendor, "unknown"))
+    used = usual_framework(catalog, vendor, framework)
     training = job.phase == "train"
     return Context(
         family=chip.family,
