@@ -143,18 +143,18 @@ class Shares:
 def shares(stage: float, plan: Degrees) -> Shares:
     """Return the part of a state of this ZeRO stage (1 optimizer, 2 gradients, 3 weights) that one rank keeps.
 
-    1 / (c d) and (e e_t) / (t c d) from that stage on, 1 before.
+    1 / g and (e e_t) / (t g) from that stage on, 1 before; g = c d / r ranks share it where r groups hold replicas.
 
     Holds when every rank holds an equal part.
-    Source: zero-2020, figure 1 (7.5 B parameters, 64 ranks, 2 + 2 + 12 bytes: 120, 31.4, 16.6 and 1.9 GB).
+    Source: pytorch-fsdp-2023, section 3.2.2 (hybrid sharding); zero-2020, figure 1 (7.5 B parameters, 64 ranks, 2 + 2 + 12 bytes: 120, 31.4, 16.6 and 1.9 GB).
 
     >>> from chipscale.plan import Plan, degrees
     >>> [round(7.5 * sum(w * float(shares(z, degrees(Plan(dp=64, sharding=s))).dense) for z, w in ((3, 2), (2, 2), (1, 12))), 1) for s in range(4)]
     [120.0, 31.4, 16.6, 1.9]
     """
     spread = plan.sharding >= stage
-    wide = plan.cp * plan.dp
-    return Shares(dense=np.where(spread, 1.0 / wide, 1.0), experts=np.where(spread, np.minimum(plan.ep * plan.etp / (plan.tp * wide), 1.0), 1.0))
+    group = plan.group
+    return Shares(dense=np.where(spread, 1.0 / group, 1.0), experts=np.where(spread, np.minimum(plan.ep * plan.etp / (plan.tp * group), 1.0), 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -245,7 +245,7 @@ def common(h: Holds, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Common:
         weights=shares(3.0, plan),
         gradients=Shares(dense=np.where(through, 1.0, spread.dense), experts=np.where(through, 1.0, spread.experts)),
         optimizer=shares(1.0, plan),
-        gathered=2.0 * (plan.sharding >= 3.0) * (1.0 - 1.0 / (plan.cp * plan.dp)),
+        gathered=2.0 * (plan.sharding >= 3.0) * (1.0 - 1.0 / plan.group),
         lead=lead,
         body=body,
         entry=entry,

@@ -28,7 +28,7 @@ class Plan:
     """One way to spread a training step over chips.
 
     tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `schedule` in `SCHEDULES`, `cp_kind` in
-    `CP_KINDS` (0 where cp is 1), `recompute` has a bit for each of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
+    `CP_KINDS` (0 where cp is 1); what is sharded is held whole by each of `dp_replicate` groups of ranks (hybrid sharding). `recompute` has a bit for each of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
     that is not 0; `vpp` is the number of model chunks a stage (interleaving).
     """
 
@@ -45,9 +45,10 @@ class Plan:
     recompute_layers: int = 0
     schedule: int = 0
     cp_kind: int = 0
+    dp_replicate: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"):
+        for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "dp_replicate"):
             if getattr(self, name) < 1:
                 raise EvidenceError(f"plan: {name}={getattr(self, name)} must be at least 1")
         for name, words in WORDS.items():
@@ -59,10 +60,28 @@ class Plan:
             raise EvidenceError(
                 f"plan: cp_kind={CP_KINDS[self.cp_kind]} says how context-parallel ranks talk, but cp=1; state cp or leave cp_kind out"
             )
+        self._check_groups()
         if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
             raise EvidenceError(
                 f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}; choose other degrees"
             )
+
+    def _check_groups(self) -> None:
+        """Refuse groups of replicas that dp or the experts cannot be divided into."""
+        copies, group = self.dp_replicate, self.tp * self.cp * self.dp // self.dp_replicate
+        if copies > 1 and not self.sharding:
+            raise EvidenceError(f"plan: dp_replicate={copies} is about what is sharded, but sharding=none; choose zero1 to zero3 or leave it out")
+        if self.dp % copies:
+            raise EvidenceError(f"plan: dp_replicate={copies} does not divide dp={self.dp}; choose a divisor")
+        if copies > 1 and group % (self.ep * self.etp):
+            raise EvidenceError(
+                f"plan: dp_replicate={copies} leaves groups of {group} ranks, which ep x etp = {self.ep * self.etp} does not divide; choose other degrees"
+            )
+
+    @property
+    def group(self) -> int:
+        """Return how many ranks share what is sharded."""
+        return self.cp * self.dp // self.dp_replicate
 
     @property
     def chips(self) -> int:
@@ -72,9 +91,19 @@ class Plan:
         kind = f"{self.cp},cp_kind={CP_KINDS[self.cp_kind]}"
         degrees = [f"{n}={kind if n == 'cp' else getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
         layers = [f"recompute_layers={self.recompute_layers}"] if self.recompute_layers else []
+        groups = [f"dp_replicate={self.dp_replicate}"] if self.dp_replicate > 1 else []
         schedule = [f"schedule={SCHEDULES[self.schedule]}"] if self.schedule else []
         return ",".join(
-            [*degrees, *schedule, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={named(self.recompute)}", *layers]
+            [
+                *degrees,
+                *schedule,
+                f"dp={self.dp}",
+                *groups,
+                f"mb={self.micro_batch}",
+                SHARDING[self.sharding],
+                f"recompute={named(self.recompute)}",
+                *layers,
+            ]
         )
 
 
@@ -120,6 +149,12 @@ class Degrees:
     recompute_layers: Num
     schedule: Num
     cp_kind: Num
+    dp_replicate: Num
+
+    @property
+    def group(self) -> Num:
+        """Return how many ranks share what is sharded: c d / r."""
+        return self.cp * self.dp / self.dp_replicate
 
     @property
     def sp(self) -> Num:
@@ -164,6 +199,7 @@ class PlanTable:
     recompute_layers: Ints
     schedule: Ints
     cp_kind: Ints
+    dp_replicate: Ints
 
     def __len__(self) -> int:
         return len(self.tp)
@@ -191,7 +227,14 @@ def joined(tables: Sequence[PlanTable]) -> PlanTable:
     return PlanTable(**{name: np.concatenate([getattr(t, name) for t in tables]) for name in FIELDS})
 
 
-ALIASES = {"mb": "micro_batch", "mbs": "micro_batch", "zero": "sharding", "vp": "vpp", "cp_comm_type": "cp_kind"}
+ALIASES = {
+    "mb": "micro_batch",
+    "mbs": "micro_batch",
+    "zero": "sharding",
+    "vp": "vpp",
+    "cp_comm_type": "cp_kind",
+    "data_parallel_replicate_degree": "dp_replicate",
+}
 #: other words for values
 MEANT = {"ring": "p2p", "ulysses": "a2a", "all-gather": "all_gather", "allgather": "all_gather"}
 

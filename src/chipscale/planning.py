@@ -128,7 +128,9 @@ class Run:
     def space(self) -> Space:
         """Return every plan that the job and the framework allow."""
         e = self.evaluator
-        return space(e.problem.model, self.job.chips, self.job.batch, most_tp(e.hardware), cp_kinds=self.framework.cp_kinds)
+        return space(
+            e.problem.model, self.job.chips, self.job.batch, most_tp(e.hardware), cp_kinds=self.framework.cp_kinds, tier=int(e.hardware.inner_size)
+        )
 
     def side(self, plan: Plan) -> Side:
         """Return what a plan does and holds, with its 80 % interval."""

@@ -171,6 +171,24 @@ def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
     return SHARDING.index(framework.sharding)
 
 
+#: ranks that share what is sharded, as rows state them
+GROUP = re.compile(r"(?:shard group |fsdp |ici=)(\d+)")
+
+
+def _replicas(row: Row, ranks: int, dp: int, assumed: list[str]) -> int:
+    """Return over how many groups of ranks a row replicates what it shards: "FSDP 16 per slice", or "HSDP", whose groups are nodes unless it says else."""
+    text = row.get("sharding_as_stated", "").lower()
+    stated, node = GROUP.search(text), whole(row, "chips_per_node")
+    if not stated and "hsdp" not in text:
+        return 1
+    if not stated and node:
+        assumed.append(f"HSDP in nodes of {node}")
+    group = int(stated.group(1)) if stated else node or ranks
+    if ranks % group or dp % (ranks // group):
+        raise EvidenceError(f"column sharding_as_stated: groups of {group} do not divide cp x dp = {ranks} ranks; correct it")
+    return ranks // group
+
+
 def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tuple[int, float]]:
     stated = whole(row, "vpp")
     if stated is None and "1f1b" in (word.strip() for word in row.get("overlap_as_stated", "").lower().split(";")):
@@ -228,7 +246,8 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
             schedule = _schedule(row, pp)
             refuse(SCHEDULES[schedule], pp, 1 if schedule == 0 else vpp, max(int(each // mb), 1))
             plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute,
-                        recompute_layers=some, schedule=schedule, cp_kind=_cp_kind(row, framework) if cp > 1 else 0)  # fmt: skip
+                        recompute_layers=some, schedule=schedule, cp_kind=_cp_kind(row, framework) if cp > 1 else 0,
+                        dp_replicate=_replicas(row, cp * dp, dp, assumed) if sharding else 1)  # fmt: skip
             found.append((plan, w_tp * w_pp * w_r * w_m * w_v * w_e))
     _choices(whole(row, "micro_batch"), (1, 2, 4), "micro-batch", assumed)
     if any(p.pp > 1 for p, _ in found):

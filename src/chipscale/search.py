@@ -199,7 +199,9 @@ def check(e: Evaluator, plan: Plan, plans: Space) -> None:
     kinds = {f.name: float(np.asarray(getattr(held, f.name))) for f in fields(Need)}
     largest = max(kinds, key=lambda name: kinds[name])
     found, rows = e.evaluate(plans), plans.table()
-    far = sum(np.abs(np.log2(getattr(rows, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"))
+    far = sum(
+        np.abs(np.log2(getattr(rows, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "dp_replicate")
+    )
     far = far + np.abs(rows.sharding - plan.sharding) + np.abs(rows.recompute - plan.recompute)
     far = np.where(found.bytes <= limit, far, np.inf)
     near = f"the nearest plan that fits is {rows.row(int(np.argmin(far)))}" if np.isfinite(far).any() else "no plan on these chips fits"

@@ -20,16 +20,22 @@ from chipscale.schedules.forms import fits
 class Grid:
     """Each row of `outer` with each of some interleaves, every sharding and every recompute of `RECOMPUTE`.
 
-    Rows are numbered recompute first, then sharding, interleave, and `outer`, whose own columns of these are not read.
+    Where `hybrid`, the last sharding stands once more, in the groups that `outer.dp_replicate` makes; all others know one group. Rows are numbered recompute first, then sharding, interleave, and `outer`, whose own columns of these are not read.
     """
 
     outer: PlanTable
     vpps: tuple[int, ...]
+    hybrid: bool = False
+
+    @property
+    def shardings(self) -> tuple[int, ...]:
+        """List the positions in `SHARDING` along the axis of shardings."""
+        return (*range(len(SHARDING)), *([len(SHARDING) - 1] if self.hybrid else []))
 
     @property
     def inner(self) -> tuple[int, int, int]:
         """How many interleaves, shardings and recomputes each row of `outer` has."""
-        return len(self.vpps), len(SHARDING), len(RECOMPUTE)
+        return len(self.vpps), len(self.shardings), len(RECOMPUTE)
 
     def __len__(self) -> int:
         return len(self.outer) * math.prod(self.inner)
@@ -37,12 +43,17 @@ class Grid:
     def take(self, rows: Ints) -> PlanTable:
         """Return the table of these rows."""
         outer, v, sharding, recompute = np.unravel_index(rows, (len(self.outer), *self.inner))
-        return replace(self.outer.take(outer), vpp=np.array(self.vpps)[v], sharding=sharding, recompute=recompute)
+        mine = self.outer.take(outer)
+        return replace(mine, vpp=np.array(self.vpps)[v], sharding=np.array(self.shardings)[sharding], recompute=recompute,
+                       dp_replicate=np.where(sharding == len(SHARDING), mine.dp_replicate, 1))  # fmt: skip
 
     def degrees(self, part: slice) -> Degrees:
         """Return these rows of `outer` as floats along the last axis; interleave, sharding and recompute are the axes before it."""
-        v, sharding, recompute = (np.array(n, dtype=np.float64) for n in (self.vpps, range(len(SHARDING)), range(len(RECOMPUTE))))
-        return replace(degrees(self.outer.take(part)), vpp=v[:, None, None, None], sharding=sharding[:, None, None], recompute=recompute[:, None])
+        v, sharding, recompute = (np.array(n, dtype=np.float64) for n in (self.vpps, self.shardings, range(len(RECOMPUTE))))
+        mine = degrees(self.outer.take(part))
+        again = np.arange(len(self.shardings))[:, None, None] == len(SHARDING)
+        return replace(mine, vpp=v[:, None, None, None], sharding=sharding[:, None, None], recompute=recompute[:, None],
+                       dp_replicate=np.where(again, mine.dp_replicate, 1.0) if self.hybrid else np.array(1.0))  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,12 +107,19 @@ def spreads(model: Model, chips: int, batch: int, most_tp: int) -> Iterator[tupl
 
 @cache
 def space(
-    model: Model, chips: int, batch: int, most_tp: int, schedules: tuple[str, ...] = ("1f1b",), cp_kinds: tuple[str, ...] = CP_KINDS[:1]
+    model: Model,
+    chips: int,
+    batch: int,
+    most_tp: int,
+    schedules: tuple[str, ...] = ("1f1b",),
+    cp_kinds: tuple[str, ...] = CP_KINDS[:1],
+    tier: int = 0,
 ) -> Space:
     """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
 
     tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute; `schedules` beside 1f1b are tried
     where they can hold the micro-batches. Context-parallel ranks talk in each of `cp_kinds`, in heads for tokens where cp divides the heads of a rank.
+    ZeRO-3 is tried over all ranks and, where that is fewer, over as many as share a tier of `tier` chips with their replicas beyond.
     """
     experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
     tables: dict[tuple[int, ...], list[Ints]] = {}
@@ -112,10 +130,21 @@ def space(
         micros = [m for m in (1, 2, 4, 8, 16) if (batch // dp) % m == 0]
         for several, fit, kind in _schedules(schedules, pp, batch // dp, model.layers, vpps, micros):
             for talk in _talks(cp_kinds, cp, fewest_heads(model) // tp):
-                tables.setdefault(several, []).append(_crossed((tp, pp, cp, dp), splits, fit, kind, talk))
+                tables.setdefault(several, []).append(_crossed((tp, pp, cp, dp), splits, fit, kind, talk, _replicas(tp, cp, dp, tier)))
     if not tables:
         raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
-    return Space(grids=tuple(Grid(outer=_table(np.concatenate(some, axis=1)), vpps=vpps) for vpps, some in tables.items()))
+    return Space(grids=tuple(grid for vpps, some in tables.items() for grid in _grids(np.concatenate(some, axis=1), vpps)))
+
+
+def _grids(columns: Ints, vpps: tuple[int, ...]) -> list[Grid]:
+    """Part the rows that know groups of replicas from those that do not."""
+    hybrid = columns[FIELDS.index("dp_replicate")] > 1
+    return [Grid(outer=_table(columns[:, rows]), vpps=vpps, hybrid=flag) for flag, rows in ((False, ~hybrid), (True, hybrid)) if rows.any()]
+
+
+def _replicas(tp: int, cp: int, dp: int, tier: int) -> int:
+    """Return the fewest groups that dp divides into whose ranks, tp and cp included, share a tier; 1 where none does."""
+    return next((r for r in divisors(dp, dp) if tp * cp * dp // r <= tier), 1)
 
 
 def _table(columns: Ints) -> PlanTable:
@@ -140,9 +169,11 @@ def _talks(kinds: tuple[str, ...], cp: int, heads: int) -> list[int]:
     return [CP_KINDS.index(kind) for kind in kinds if kind != "a2a" or heads % cp == 0] if cp > 1 else [0]
 
 
-def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], micros: list[int], schedule: int, talk: int) -> Ints:
+def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], micros: list[int], schedule: int, talk: int, replicas: int) -> Ints:
     """Cross the splits and micro-batches of one (tp, pp, cp, dp), schedule and kind of context parallelism; the rows of the result are `FIELDS`."""
     s, m = (i.ravel() for i in np.indices((len(splits), len(micros))))
     ep, etp = np.array(splits).T
+    ranks = fixed[0] * fixed[2] * fixed[3] // replicas
+    groups = np.where(ranks % (ep * etp)[s] == 0, replicas, 1)
     tp, pp, cp, dp, kind, talks, one, none = (np.full(len(s), n, dtype=np.int64) for n in (*fixed, schedule, talk, 1, 0))
-    return np.stack([tp, pp, one, cp, ep[s], etp[s], dp, np.array(micros)[m], none, none, none, kind, talks])
+    return np.stack([tp, pp, one, cp, ep[s], etp[s], dp, np.array(micros)[m], none, none, none, kind, talks, groups])

@@ -115,19 +115,25 @@ def shard_parameters(size: Sizes, plan: Degrees) -> tuple[Num, Num]:
     return twice * dense, twice * size.experts / (plan.ep * plan.etp * plan.pp)
 
 
-def data_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, *, gather: float, scatter: float) -> Num:
-    """Cost gathering weights (`gather` bytes a parameter) and reducing gradients (`scatter`) over data parallelism.
+def data_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Num:
+    """Cost gathering weights and scattering gradients, 6 bytes a parameter in all, among the ranks that share them, and adding gradients up over replicas.
 
-    Dense parameters over c d ranks at stride t; experts over t c d / (e e_t) at stride e e_t.
+    ZeRO-3 gathers 2 bytes twice and scatters 2, else 2 are gathered and w = 4 scattered. Dense parameters P over g = c d / r ranks at stride t, experts
+    over t g / (e e_t) at stride e e_t; then an all-reduce of w P / g and its like over r replicas at stride t g.
 
-    Holds when ranks are laid out tp, cp, dp, pp from the inside.
-    Source: zero-2020, section 7.
+    Holds when ranks are laid out tp, cp, dp, pp from the inside, and gradients are added up over replicas whenever they are scattered.
+    Source: zero-2020, section 7; pytorch-fsdp-2023, section 3.2.2 (hybrid sharding).
     """
     dense, experts = shard_parameters(size, plan)
-    wide = spread(plan.cp * plan.dp, plan.tp, hardware.inner_size)
-    narrow = spread(np.maximum(plan.tp * plan.cp * plan.dp / (plan.ep * plan.etp), 1.0), plan.ep * plan.etp, hardware.inner_size)
-    moved = gather + scatter
-    return gather_seconds(moved * dense, wide, hardware, constants) + gather_seconds(moved * experts, narrow, hardware, constants)
+    group, own = plan.group, plan.ep * plan.etp
+    few = np.maximum(plan.tp * group / own, 1.0)
+    tier = hardware.inner_size
+    inside = gather_seconds(6.0 * dense, spread(group, plan.tp, tier), hardware, constants) + gather_seconds(
+        6.0 * experts, spread(few, own, tier), hardware, constants
+    )
+    width = np.where(plan.sharding >= 3.0, 2.0, 4.0)
+    between = gather_seconds(2.0 * width * (dense / group + experts / few), spread(plan.dp_replicate, plan.tp * group, tier), hardware, constants)
+    return inside + between
 
 
 def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Num:
@@ -137,7 +143,7 @@ def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants:
     Source: zero-2020, section 3.1.
     """
     dense, experts = shard_parameters(size, plan)
-    once = dense / (plan.cp * plan.dp) + experts * plan.ep * plan.etp / (plan.tp * plan.cp * plan.dp)
+    once = dense / plan.group + experts * plan.ep * plan.etp / (plan.tp * plan.group)
     held = np.where(plan.sharding >= 1.0, once / copies(plan.schedule), dense + experts)
     return adam_bytes(held) / (constants.memory * hardware.memory_bandwidth)
 
@@ -293,9 +299,9 @@ def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants
 
     stage = (work + imbalance) / batches
     sharded = plan.sharding == 3.0
-    traffic = sharded * data_seconds(size, plan, hardware, k, gather=4.0, scatter=2.0)
+    traffic = data_seconds(size, plan, hardware, k)
     fsdp = sharded * batches * sharded_seconds(traffic, stage, k)
-    dp = (1.0 - sharded) * k.dp * data_seconds(size, plan, hardware, k, gather=2.0, scatter=4.0)
+    dp = (1.0 - sharded) * k.dp * traffic
     optimizer = optimizer_seconds(size, plan, hardware, k)
     share = k.scale * batches / plan.pp
     head = t.head * share

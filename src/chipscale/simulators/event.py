@@ -111,8 +111,8 @@ def load_of(t: Times, one: Micro, size: Sizes, plan: Degrees, hardware: Hardware
     traffic = tuple((name, scale * _ways(wire, way, share)) for name, wire, way in wires if wire > 0.0)
     sharded = float(plan.sharding == 3.0)
     slowest, _ = slowest_rank(body.total, head.total, size.layers, plan)
-    gathered = sharded * data_seconds(size, plan, hardware, k, gather=4.0, scatter=2.0)
-    reduce = (1.0 - sharded) * data_seconds(size, plan, hardware, k, gather=2.0, scatter=4.0)
+    data = data_seconds(size, plan, hardware, k)
+    gathered, reduce = sharded * data, (1.0 - sharded) * data
     between = float(plan.pp > 1.0) * scale * float(one.hop)
     return Load(
         compute=scale * compute,

@@ -119,7 +119,7 @@ def options(catalog: Catalog, job: Job, chip: Chip, cluster: Cluster, k: dict[st
         if plans is None and isinstance(run, Training):
             e = evaluator(run.problem, hw, k[precision])
             kinds = usual_framework(catalog, chip.vendor).cp_kinds
-            every = space(model, job.chips, job.batch, most_tp(hw), cp_kinds=kinds)
+            every = space(model, job.chips, job.batch, most_tp(hw), cp_kinds=kinds, tier=int(hw.inner_size))
             all_found = e.evaluate(every)
             plans = _kept(every, all_found.seconds, all_found.bytes, chip, job)
         elif not isinstance(run, Training):
