@@ -258,7 +258,7 @@ def staged(h: Holds, s: Stage, c: Common, plan: Degrees, tokens: Num, k: Keeping
     """Count the bytes on one stage.
 
     states (w + g + o) P by ZeRO stage; activations T i (sum of what its layers keep), i micro-batches in flight; buffers the larger of the loss
-    and a layer at work, and gathered weights under ZeRO-3.
+    and a layer at work, and gathered weights under ZeRO-3. Of what is moved to the host, two layers of one micro-batch stay.
 
     Holds when gradients accumulate unsharded through a pipeline, weights are gathered two layers at a time without one and all with one.
     Source: zero-2020, section 5; korthikanti-2022, section 4; pytorch-fsdp-2023, section 3.
@@ -272,14 +272,35 @@ def staged(h: Holds, s: Stage, c: Common, plan: Degrees, tokens: Num, k: Keeping
     gathered = np.where(plan.pp > 1.0, held, np.minimum(ends + 2.0 / n * (held - ends), held))
     full = fully(plan, n)
     kept = (1.0 - full) * (s.lead * c.lead + s.body * c.body) + full * n * c.entry
+    states, some = (plan.offload == 1.0) | (plan.offload == 3.0), np.minimum(2.0 / n, 1.0)
+    flight = np.where(plan.offload >= 2.0, np.minimum(some, s.flight), s.flight)
     return Need(
         weights=k.weight * (dense * c.weights.dense + experts * c.weights.experts),
         gradients=k.gradient * (dense * c.gradients.dense + experts * c.gradients.experts),
-        optimizer=k.optimizer * (1.0 - k.offload_optimizer) * (dense * c.optimizer.dense + experts * c.optimizer.experts) / once,
-        activations=(1.0 - k.offload_activations) * tokens * s.flight * kept,
+        optimizer=k.optimizer
+        * (1.0 - k.offload_optimizer)
+        * np.where(states, some, 1.0)
+        * (dense * c.optimizer.dense + experts * c.optimizer.experts)
+        / once,
+        activations=(1.0 - k.offload_activations) * tokens * flight * kept,
         buffers=c.gathered * gathered + np.maximum(s.loss * c.loss, c.work),
         lost=0.0,
     )
+
+
+def kept_bytes(h: Holds, plan: Degrees, tokens: Num, k: Keeping) -> Num:
+    """Count the bytes that all layers keep of one micro-batch.
+
+    T ((1 - r) (sum of what layers keep) + r L x), r the share recomputed whole and x the input of a layer.
+
+    Holds when a stage's layers are recomputed alike.
+    Source: korthikanti-2022, section 4.
+    """
+    c = common(h, plan, tokens, plan.sp, k)
+    layers = h.leads + h.bodies + h.extra
+    full = fully(plan, np.maximum(layers / plan.pp, 1.0))
+    total: Num = tokens * ((1.0 - full) * (h.leads * c.lead + (h.bodies + h.extra) * c.body) + full * layers * c.entry)
+    return total
 
 
 def by_stage(h: Holds, plan: Degrees, tokens: Num, batches: Num, keeping: Keeping, sp: Num | None = None) -> tuple[Need, ...]:

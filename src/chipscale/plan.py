@@ -19,8 +19,10 @@ MODULES = ("core_attn", "full", "mla_up_proj", "layernorm", "mlp", "moe_act", "m
 SCHEDULES = ("1f1b", "gpipe", "zb-h1", "zb-v", "dualpipe", "dualpipe-v")
 #: how context-parallel ranks share keys and values: round a ring, gathered, or heads for tokens (Ulysses); Megatron's `cp_comm_type`
 CP_KINDS = ("p2p", "all_gather", "a2a")
+#: what lies in the host's memory while it is not used, bit by bit: 1 the optimizer's states, 2 what layers keep for the backward pass
+OFFLOAD = ("none", "optimizer", "activations", "both")
 #: fields of Plan that are positions in a list of words
-WORDS = {"sharding": SHARDING, "schedule": SCHEDULES, "cp_kind": CP_KINDS}
+WORDS = {"sharding": SHARDING, "schedule": SCHEDULES, "cp_kind": CP_KINDS, "offload": OFFLOAD}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +30,7 @@ class Plan:
     """One way to spread a training step over chips.
 
     tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `schedule` in `SCHEDULES`, `cp_kind` in
-    `CP_KINDS` (0 where cp is 1); what is sharded is held whole by each of `dp_replicate` groups of ranks (hybrid sharding). `recompute` has a bit for each of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
+    `CP_KINDS` (0 where cp is 1); what is sharded is held whole by each of `dp_replicate` groups of ranks (hybrid sharding). `offload` is a position in `OFFLOAD`, `recompute` has a bit for each of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
     that is not 0; `vpp` is the number of model chunks a stage (interleaving).
     """
 
@@ -46,6 +48,7 @@ class Plan:
     schedule: int = 0
     cp_kind: int = 0
     dp_replicate: int = 1
+    offload: int = 0
 
     def __post_init__(self) -> None:
         for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "dp_replicate"):
@@ -90,6 +93,7 @@ class Plan:
     def __str__(self) -> str:
         kind = f"{self.cp},cp_kind={CP_KINDS[self.cp_kind]}"
         degrees = [f"{n}={kind if n == 'cp' else getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
+        away = [f"offload={OFFLOAD[self.offload]}"] if self.offload else []
         layers = [f"recompute_layers={self.recompute_layers}"] if self.recompute_layers else []
         groups = [f"dp_replicate={self.dp_replicate}"] if self.dp_replicate > 1 else []
         schedule = [f"schedule={SCHEDULES[self.schedule]}"] if self.schedule else []
@@ -103,6 +107,7 @@ class Plan:
                 SHARDING[self.sharding],
                 f"recompute={named(self.recompute)}",
                 *layers,
+                *away,
             ]
         )
 
@@ -150,6 +155,7 @@ class Degrees:
     schedule: Num
     cp_kind: Num
     dp_replicate: Num
+    offload: Num
 
     @property
     def group(self) -> Num:
@@ -200,6 +206,7 @@ class PlanTable:
     schedule: Ints
     cp_kind: Ints
     dp_replicate: Ints
+    offload: Ints
 
     def __len__(self) -> int:
         return len(self.tp)

@@ -12,7 +12,7 @@ import numpy as np
 
 from chipscale.evidence import EvidenceError
 from chipscale.facts.model import Experts, Model
-from chipscale.plan import CP_KINDS, FIELDS, RECOMPUTE, SCHEDULES, SHARDING, Degrees, Ints, Plan, PlanTable, degrees
+from chipscale.plan import CP_KINDS, FIELDS, OFFLOAD, RECOMPUTE, SCHEDULES, SHARDING, Degrees, Ints, Plan, PlanTable, degrees
 from chipscale.schedules.forms import fits
 
 
@@ -114,12 +114,14 @@ def space(
     schedules: tuple[str, ...] = ("1f1b",),
     cp_kinds: tuple[str, ...] = CP_KINDS[:1],
     tier: int = 0,
+    offloads: tuple[str, ...] = OFFLOAD[:1],
 ) -> Space:
     """List every plan of the space: degrees that divide the chips, the heads and the experts, micro-batches that divide the batch.
 
     tp up to `most_tp`, pp up to the layers, interleave up to 8 chunks, every ZeRO stage and recompute; `schedules` beside 1f1b are tried
     where they can hold the micro-batches. Context-parallel ranks talk in each of `cp_kinds`, in heads for tokens where cp divides the heads of a rank.
     ZeRO-3 is tried over all ranks and, where that is fewer, over as many as share a tier of `tier` chips with their replicas beyond.
+    Each of `offloads` is tried of what may lie in the host's memory.
     """
     experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
     tables: dict[tuple[int, ...], list[Ints]] = {}
@@ -133,7 +135,15 @@ def space(
                 tables.setdefault(several, []).append(_crossed((tp, pp, cp, dp), splits, fit, kind, talk, _replicas(tp, cp, dp, tier)))
     if not tables:
         raise EvidenceError(f"no plan spreads {batch} sequences over {chips} chips; choose a batch that is a multiple of the chips over tp x pp x cp")
-    return Space(grids=tuple(grid for vpps, some in tables.items() for grid in _grids(np.concatenate(some, axis=1), vpps)))
+    away = [OFFLOAD.index(name) for name in offloads]
+    return Space(grids=tuple(grid for vpps, some in tables.items() for grid in _grids(_offloaded(np.concatenate(some, axis=1), away), vpps)))
+
+
+def _offloaded(columns: Ints, away: list[int]) -> Ints:
+    """Repeat the rows with each of some offloads."""
+    several = np.tile(columns, (1, len(away)))
+    several[FIELDS.index("offload")] = np.repeat(away, columns.shape[1])
+    return several
 
 
 def _grids(columns: Ints, vpps: tuple[int, ...]) -> list[Grid]:
@@ -176,4 +186,4 @@ def _crossed(fixed: tuple[int, int, int, int], splits: list[tuple[int, int]], mi
     ranks = fixed[0] * fixed[2] * fixed[3] // replicas
     groups = np.where(ranks % (ep * etp)[s] == 0, replicas, 1)
     tp, pp, cp, dp, kind, talks, one, none = (np.full(len(s), n, dtype=np.int64) for n in (*fixed, schedule, talk, 1, 0))
-    return np.stack([tp, pp, one, cp, ep[s], etp[s], dp, np.array(micros)[m], none, none, none, kind, talks, groups])
+    return np.stack([tp, pp, one, cp, ep[s], etp[s], dp, np.array(micros)[m], none, none, none, kind, talks, groups, none])

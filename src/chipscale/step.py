@@ -15,7 +15,7 @@ from chipscale.plan import Degrees
 
 #: causes of a step's time, in the order in which they are shown
 CAUSES = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "host", "tp", "ep", "cp", "pp", "bubble", "imbalance",
-          "fsdp", "dp", "optimizer", "fixed")  # fmt: skip
+          "fsdp", "dp", "optimizer", "offload", "fixed")  # fmt: skip
 #: causes during which a chip computes or moves its own memory; it waits during the others
 COMPUTING = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "optimizer")
 
@@ -73,6 +73,18 @@ class Times:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """Bytes that a plan moves to the host and back: activations of one micro-batch in all layers of one rank of each stage, optimizer states of a step."""
+
+    activations: Num = 0.0
+    optimizer: Num = 0.0
+
+
+#: nothing leaves the chip
+STAYS = Moved()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Step:
     """Seconds of a step by cause; `parts` are in the order of `CAUSES` and sum to `seconds`."""
 
@@ -89,7 +101,7 @@ class Step:
 class Simulator(Protocol):
     """Anything that turns the times of a micro-batch and a plan into a step."""
 
-    def __call__(self, times: Times, sizes: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Step: ...
+    def __call__(self, times: Times, sizes: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, moved: Moved = STAYS) -> Step: ...
 
 
 def sizes(model: Model, graph: Graph, *, length: float, batch: float) -> Sizes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -17,7 +17,8 @@ from chipscale.ops.work import Num
 from chipscale.plan import MODULES, Degrees, fully
 from chipscale.schedules.forms import Passes, bubble, chunks, copies, fill, folded
 from chipscale.simulators.context_parallel import Shared, shared_seconds
-from chipscale.step import Sizes, Step, Times
+from chipscale.simulators.offload import beside, copy_seconds
+from chipscale.step import STAYS, Moved, Sizes, Step, Times
 
 
 def _shares() -> np.ndarray:
@@ -136,16 +137,26 @@ def data_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Cons
     return inside + between
 
 
+def held_states(size: Sizes, plan: Degrees) -> Num:
+    """Count the parameters whose optimizer states a rank holds.
+
+    n P / (n g) from ZeRO-1 on, P before, with n copies of each parameter and g ranks that share.
+
+    Holds when every rank holds an equal part.
+    Source: zero-2020, section 5.1.
+    """
+    dense, experts = shard_parameters(size, plan)
+    once = dense / plan.group + experts * plan.ep * plan.etp / (plan.tp * plan.group)
+    return np.where(plan.sharding >= 1.0, once / copies(plan.schedule), dense + experts)
+
+
 def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Num:
     """Cost the optimizer step on the states that a rank holds.
 
     Holds when the step is bound by memory.
     Source: zero-2020, section 3.1.
     """
-    dense, experts = shard_parameters(size, plan)
-    once = dense / plan.group + experts * plan.ep * plan.etp / (plan.tp * plan.group)
-    held = np.where(plan.sharding >= 1.0, once / copies(plan.schedule), dense + experts)
-    return adam_bytes(held) / (constants.memory * hardware.memory_bandwidth)
+    return adam_bytes(held_states(size, plan)) / (constants.memory * hardware.memory_bandwidth)
 
 
 def pipeline(body: Passes, head: Passes, layers: Num, plan: Degrees, batches: Num, hop: Num) -> tuple[Num, Num, Num, Num]:
@@ -215,6 +226,7 @@ def slowest_rank(body: Num, head: Num, layers: Num, plan: Degrees) -> tuple[Num,
 class Micro:
     """What a plan adds to one micro-batch through all layers: recompute, the host, exposed traffic; `hop` is one pipeline message.
 
+    `stored` and `fetched` are what copies of activations to the host and back add to the forward and the backward pass.
     `shared` is context parallelism by direction, without the forward pass that full recompute repeats. `batches` are the micro-batches of a step; all else in seconds.
     """
 
@@ -226,6 +238,8 @@ class Micro:
     cp: Num
     shared: Shared
     hop: Num
+    stored: Num = 0.0
+    fetched: Num = 0.0
 
 
 def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Micro:
@@ -262,11 +276,25 @@ def body_passes(t: Times, one: Micro, size: Sizes, plan: Degrees) -> Passes:
     """
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
     launch = one.host / (3.0 + full)
+    forward = t.forward + launch + one.tp / (2.5 + full) + one.ep / (2.0 + full) + one.shared.forward
     return Passes(
-        total=t.gemm + t.experts + t.attention + t.elementwise + one.again + one.host + one.tp + one.ep + one.cp,
-        forward=t.forward + launch + one.tp / (2.5 + full) + one.ep / (2.0 + full) + one.shared.forward,
+        total=t.gemm + t.experts + t.attention + t.elementwise + one.again + one.host + one.tp + one.ep + one.cp + one.stored + one.fetched,
+        forward=forward + one.stored,
         weights=t.weights + launch,
     )
+
+
+def offloaded(t: Times, one: Micro, size: Sizes, plan: Degrees, moved: Moved, hardware: Hardware) -> Micro:
+    """Add what copies of activations do not hide behind: out beside the forward pass, back beside the backward pass, one layer ahead.
+
+    max(0, x - F) and max(0, x - B - W), x = A / r_h;  B alone where weight gradients are apart.
+
+    Holds when all layers keep as much; the head hides nothing.
+    Source: zero-offload-2021, section 4.1; korthikanti-2022, section 4 (A).
+    """
+    passes, copy = body_passes(t, one, size, plan), copy_seconds(moved.activations, hardware)
+    behind = passes.inputs + (plan.schedule < 2.0) * passes.weights
+    return replace(one, stored=beside(copy, passes.forward), fetched=beside(copy, behind))
 
 
 def head_passes(t: Times) -> Passes:
@@ -274,38 +302,44 @@ def head_passes(t: Times) -> Passes:
     return Passes(total=t.head, forward=t.head_forward, weights=t.head_weights)
 
 
-def sharded_seconds(traffic: Num, stage: Num, constants: Constants) -> Num:
-    """Return what gathering and scattering sharded parameters adds to `stage` seconds of compute.
+def sharded_seconds(traffic: Num, forward: Num, stage: Num, constants: Constants) -> Num:
+    """Return what gathering and scattering sharded parameters adds to `stage` seconds of compute, `forward` of them the forward pass.
 
-    max(x - s, 0) + f min(x, s).
+    max(x / 3 - s_F, 0) + max(2 x / 3 - s_B, 0) + f of what is hidden: a third of the bytes is gathered for the forward pass, a third again for the
+    backward pass, in which the gradients are scattered.
 
-    Holds when gathers run ahead of the layers that need them.
-    Source: zero-2020, section 7; f fitted, data/calibration/training.toml.
+    Holds when gathers run ahead of the layers that need them, within one pass.
+    Source: pytorch-fsdp-2023, section 3.3 (prefetch); zero-2020, section 7; f fitted, data/calibration/training.toml.
     """
-    return np.maximum(traffic - stage, 0.0) + constants.fsdp * np.minimum(traffic, stage)
+    there, back = traffic / 3.0, traffic / 1.5
+    hidden = np.minimum(there, forward) + np.minimum(back, stage - forward)
+    return traffic - (1.0 - constants.fsdp) * hidden
 
 
-def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Step:
-    """Assemble a training step from the times of a micro-batch: traffic, pipeline, sharding, optimizer.
+def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, moved: Moved = STAYS) -> Step:
+    """Assemble a training step from the times of a micro-batch: traffic, pipeline, sharding, optimizer, and copies of what is `moved` to the host.
 
     Holds when every stage runs the same micro-batches.
     Source: megatron-2021, section 3; exposures fitted, data/calibration/training.toml.
     """
     k = constants
     one = micro(t, size, plan, hardware, k)
-    batches = one.batches
-    work, idle, imbalance, filling = pipeline(body_passes(t, one, size, plan), head_passes(t), size.layers, plan, batches, one.hop)
+    if moved is not STAYS:
+        one = offloaded(t, one, size, plan, moved, hardware)
+    batches, body = one.batches, body_passes(t, one, size, plan)
+    work, idle, imbalance, filling = pipeline(body, head_passes(t), size.layers, plan, batches, one.hop)
     pp = (plan.pp > 1.0) * (k.tp * 2.0 * chunks(plan) * batches * one.hop + filling)
 
     stage = (work + imbalance) / batches
     sharded = plan.sharding == 3.0
     traffic = data_seconds(size, plan, hardware, k)
-    fsdp = sharded * batches * sharded_seconds(traffic, stage, k)
+    fsdp = sharded * batches * sharded_seconds(traffic, body.forward / plan.pp, stage, k)
     dp = (1.0 - sharded) * k.dp * traffic
     optimizer = optimizer_seconds(size, plan, hardware, k)
+    streamed = beside(copy_seconds(moved.optimizer, hardware), optimizer)
     share = k.scale * batches / plan.pp
     head = t.head * share
     parts = (t.gemm * share, t.experts * share, t.attention * share, t.elementwise * share, head, one.again * share, one.host * share,
              one.tp * share, one.ep * share, one.cp * share, k.scale * pp, k.scale * idle, k.scale * imbalance, k.scale * fsdp, k.scale * dp,
-             k.scale * optimizer, k.scale * k.fixed + 0.0 * work)  # fmt: skip
+             k.scale * optimizer, share * (one.stored + one.fetched) + k.scale * streamed, k.scale * k.fixed + 0.0 * work)  # fmt: skip
     return Step(parts=parts)
