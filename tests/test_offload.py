@@ -21,6 +21,7 @@ from chipscale.planning import replay, train, training_job
 from chipscale.report.trace import chrome_trace
 from chipscale.search import Evaluator, Problem, evaluator, space
 from chipscale.simulators.event import Replay, replayed
+from chipscale.step import CAUSES
 from chipscale.verdict.weighing import context
 
 LLAMA, MOE = "meta-llama/Meta-Llama-3.1-8B", "deepseek-ai/DeepSeek-V3"
@@ -77,7 +78,7 @@ def test_states_stream_at_the_rate_of_the_link() -> None:
     """12 bytes of each parameter that a rank updates, in and out at once, but for what the update itself takes."""
     e, plan = prepared(), Plan(dp=64)
     states = 12.0 * (float(e.sizes.dense) + float(e.sizes.ends)) / 64.0
-    update = dict(zip(("optimizer",), (e.step(degrees(plan)).parts[-3],), strict=True))["optimizer"]
+    update = e.step(degrees(plan)).parts[CAUSES.index("optimizer")]
     more = states / 64e9 - float(update) / float(e.constants.scale)
     assert seconds(e, away(plan, "optimizer")) - seconds(e, plan) == pytest.approx(float(e.constants.scale) * more)
     assert float(e.need(degrees(away(plan, "optimizer"))).optimizer) == pytest.approx(states * 2.0 / 32.0)

@@ -138,11 +138,16 @@ class Run:
         return _side(self, plan)
 
 
+def check_precision(precision: str | None) -> None:
+    """Refuse a precision that no training is planned in."""
+    if precision is not None and precision not in TRAINED:
+        raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
+
+
 def _runs(catalog: Catalog, chip: str, job: Job, precision: str | None, framework: str | None, assume: Mapping[str, str],
           offloads: tuple[str, ...]) -> list[Run]:  # fmt: skip
     """List the runs of a job, the likeliest hypothesis first."""
-    if precision is not None and precision not in TRAINED:
-        raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
+    check_precision(precision)
     calibration, held, c = read_calibration(catalog), believed(catalog, job.model, chip, assume), candidate(catalog, chip, assume)
     worlds = [(m, h, cluster) for m in held.hypotheses for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True)]
     found = []

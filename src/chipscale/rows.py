@@ -19,7 +19,7 @@ from chipscale.cost.hardware import WIDTH, Hardware, hardware
 from chipscale.csvfile import ABOVE_ZERO, Row, name_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
-from chipscale.facts.framework import MIXED, Framework, Keeping
+from chipscale.facts.framework import GRAPHS, MIXED, Framework, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.facts.model_rows import from_catalogue, from_row, named_like, with_reach
 from chipscale.plan import CP_KINDS, MODULES, RECOMPUTE, SCHEDULES, SHARDING, Plan, bits
@@ -257,16 +257,20 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
     return [(p, w / total) for p, w in found]
 
 
+def _graphs(text: str, framework: Framework, year: float) -> tuple[str, ...]:
+    """Return the flag of CUDA graphs that a row states, else that of its framework's default in its year."""
+    if "full_cuda_graph" in text or "full_iteration" in text:
+        return GRAPHS["full"]
+    return GRAPHS["part" if re.search("cuda[_ ]graph", text) else framework.graph_in(year)]
+
+
 def flags(row: Row, framework: Framework) -> tuple[str, ...]:
     """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and the features that its framework lacks."""
     text = row.get("overlap_as_stated", "").lower()
     found = []
     if "tp_comm_overlap" in text or "async tp" in text or re.search(r"\btp\b.*overlap", text):
         found.append("tp_overlap")
-    if "full_cuda_graph" in text or "full_iteration" in text:
-        found.append("full_graph")
-    elif "cuda_graph" in text:
-        found.append("part_graph")
+    found += _graphs(text, framework, number(row, "year") or math.inf)
     if "hybridep" in text or "deepep" in text:
         found.append("fused_dispatch")
     if "a2a_overlap" in text or "a2a overlap" in text:

@@ -16,6 +16,7 @@ from chipscale.cost.hardware import Hardware
 from chipscale.evidence import Belief, EvidenceError, Hypothesis
 from chipscale.facts.chip import Chip
 from chipscale.facts.cluster import Cluster
+from chipscale.facts.framework import GRAPHS
 from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters
 from chipscale.plan import degrees
@@ -93,7 +94,16 @@ def context(catalog: Catalog, chip: Chip, job: Job, precision: str, framework: s
         vendor=vendor,
         framework=used.id if training else "serving",
         precision=precision,
-        flags=tuple(dict.fromkeys(("tp_overlap", *(f for f, _ in used.since if training), *(f"no_{f}" for f in used.lacks if training)))),
+        flags=tuple(
+            dict.fromkeys(
+                (
+                    "tp_overlap",
+                    *(f for f, _ in used.since if training),
+                    *(GRAPHS[used.graph_in(math.inf)] if training else ()),
+                    *(f"no_{f}" for f in used.lacks if training),
+                )
+            )
+        ),
         watts_per_tflop=watts,
         legacy_share=catalog.legacy_share(chip),
     )
