@@ -15,8 +15,7 @@ from chipscale.catalog import load
 from chipscale.cost.calibration import constants, read_calibration
 from chipscale.cost.hardware import hardware
 from chipscale.evidence import Belief, EvidenceError
-from chipscale.options import offloads
-from chipscale.plan import OFFLOAD, SCHEDULES, Plan, degrees, parse
+from chipscale.plan import OFFLOAD, SCHEDULES, Plan, degrees, offloads, parse
 from chipscale.planning import replay, train, training_job
 from chipscale.report.trace import chrome_trace
 from chipscale.search import Evaluator, Problem, evaluator, space

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chipscale.evidence import Belief, EvidenceError
-from chipscale.options import MOST_CHIPS, assumptions, chip_count, chip_counts, counts, names, offloads
+from chipscale.options import MOST_CHIPS, assumptions, chip_count, chip_counts, counts, names
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -221,6 +221,7 @@ def train(
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step, or a whole run of --tokens, costs."""
+    from chipscale.plan import offloads
     from chipscale.planning import believed, training_job
     from chipscale.planning import train as search
     from chipscale.report.progress import bar

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 from chipscale.evidence import EvidenceError
-from chipscale.plan import OFFLOAD
 
 MOST_CHIPS = 10_000_000
 #: what may be one number with its thousands parted or several numbers
@@ -47,18 +46,6 @@ def chip_counts(text: str) -> tuple[str, list[int]]:
 def names(text: str) -> list[str]:
     """Read names parted by commas."""
     return [name.strip() for name in text.split(",") if name.strip()]
-
-
-def offloads(text: str | None) -> tuple[str, ...]:
-    """Read what a search may move to the host, "none" always among it.
-
-    >>> offloads("optimizer,activations")
-    ('none', 'optimizer', 'activations')
-    """
-    found = names(text or "")
-    if unknown := [name for name in found if name not in OFFLOAD]:
-        raise EvidenceError(f"--offload {text}: {unknown[0]!r} is not one of {', '.join(OFFLOAD)}; correct it")
-    return tuple(dict.fromkeys((OFFLOAD[0], *found)))
 
 
 def assumptions(texts: Sequence[str] | None) -> Mapping[str, str]:

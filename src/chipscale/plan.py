@@ -234,6 +234,18 @@ def joined(tables: Sequence[PlanTable]) -> PlanTable:
     return PlanTable(**{name: np.concatenate([getattr(t, name) for t in tables]) for name in FIELDS})
 
 
+def offloads(text: str | None) -> tuple[str, ...]:
+    """Read what a search may move to the host, "none" always among it.
+
+    >>> offloads("optimizer,activations")
+    ('none', 'optimizer', 'activations')
+    """
+    found = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if unknown := [name for name in found if name not in OFFLOAD]:
+        raise EvidenceError(f"--offload {text}: {unknown[0]!r} is not one of {', '.join(OFFLOAD)}; correct it")
+    return tuple(dict.fromkeys((OFFLOAD[0], *found)))
+
+
 ALIASES = {
     "mb": "micro_batch",
     "mbs": "micro_batch",

@@ -1,0 +1,65 @@
+"""Simulated requests a second, and how far the closed form is from the simulation.
+
+python -m benchmarks.serving
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import statistics
+import time
+
+import numpy as np
+
+from benchmarks.stepwise import serve
+from chipscale.serving.load import Closed, Lengths, Load, requests
+from chipscale.serving.pace import Pace
+from chipscale.serving.rules import Rules, Speculation
+from chipscale.serving.server import Pool, Service, simulate
+
+#: the size of DeepSeek-R1 on 32 H100: 8-bit weights and latent cache, ranks share the batch; rounded, for the benchmark alone
+TOKENS = np.array([1, 64, 512, 1024, 4096, 16384.0])
+PACE = Pace(
+    tokens=TOKENS, flow=8e-3 + 2.2e-6 * TOKENS, running=np.array([1, 64, 512, 1024.0]), settle=np.array([1e-3, 1.1e-3, 2e-3, 3e-3]), reach=np.full(4, 3e-9),
+    chunk=5e-4, pair=2e-11, step=1e-3, sequence=5e-6,
+)  # fmt: skip
+LOAD = Load(arrival=Closed(users=512), requests=10_000, lengths=Lengths(input=1024, output=1024, low=0.8))
+PLENTY, SCARCE = Rules(tokens=8192, sequences=1024), Rules(tokens=8192, sequences=1024, blocks=40_000)
+
+
+def rate(service: Service, leap: float, times: int) -> dict[str, float]:
+    """Simulate `times` times; requests a second of wall time and of processor time, medians."""
+    wall, processor = [], []
+    for _ in range(times):
+        start = time.perf_counter(), time.process_time()
+        simulate(service, LOAD, leap=leap)
+        wall.append(time.perf_counter() - start[0])
+        processor.append(time.process_time() - start[1])
+    return {"wall": round(LOAD.requests / statistics.median(wall)), "processor": round(LOAD.requests / statistics.median(processor))}
+
+
+def stepwise() -> dict[str, float]:
+    """Serve every step and every sequence by itself, once."""
+    start = time.perf_counter(), time.process_time()
+    serve(PACE, PLENTY, requests(LOAD))
+    return {"wall": round(LOAD.requests / (time.perf_counter() - start[0])), "processor": round(LOAD.requests / (time.process_time() - start[1]))}
+
+
+def main() -> None:
+    machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), "numpy": np.__version__}
+    plenty = Service(pool=Pool(pace=PACE, rules=PLENTY))
+    found = {
+        "machine": machine, "requests": LOAD.requests, "users": 512, "tokens": [1024, 1024],
+        "requests_a_second": {
+            "leaping": rate(plenty, float("inf"), 5), "one_step_at_a_time": rate(plenty, 1, 3), "one_step_and_sequence_at_a_time": stepwise(),
+            "two drafts, 1.4 accepted": rate(Service(pool=Pool(pace=PACE, rules=PLENTY), speculation=Speculation(drafts=2, accepted=1.4)), float("inf"), 3),
+            "blocks for 8 in 10": rate(Service(pool=Pool(pace=PACE, rules=SCARCE)), float("inf"), 3),
+            "four replicas": rate(Service(pool=Pool(pace=PACE, rules=PLENTY, replicas=4)), float("inf"), 3),
+        },
+    }  # fmt: skip
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()

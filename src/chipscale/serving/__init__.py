@@ -1,0 +1,1 @@
+"""Serving: what a step costs, how requests share it, and what a busy service delivers."""
