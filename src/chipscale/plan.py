@@ -30,8 +30,9 @@ class Plan:
     """One way to spread a training step over chips.
 
     tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `schedule` in `SCHEDULES`, `cp_kind` in
-    `CP_KINDS` (0 where cp is 1); what is sharded is held whole by each of `dp_replicate` groups of ranks (hybrid sharding). `offload` is a position in `OFFLOAD`, `recompute` has a bit for each of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
-    that is not 0; `vpp` is the number of model chunks a stage (interleaving).
+    `CP_KINDS` (0 where cp is 1), `offload` in `OFFLOAD`. What is sharded is held whole by each of `dp_replicate` groups of ranks (hybrid sharding).
+    `recompute` has a bit for each of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers
+    of a stage where that is not 0; `vpp` is the number of model chunks a stage (interleaving).
     """
 
     tp: int = 1

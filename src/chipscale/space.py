@@ -20,7 +20,8 @@ from chipscale.schedules.forms import fits
 class Grid:
     """Each row of `outer` with each of some interleaves, every sharding and every recompute of `RECOMPUTE`.
 
-    Where `hybrid`, the last sharding stands once more, in the groups that `outer.dp_replicate` makes; all others know one group. Rows are numbered recompute first, then sharding, interleave, and `outer`, whose own columns of these are not read.
+    Where `hybrid`, the last sharding stands once more, in the groups that `outer.dp_replicate` makes; all others know one group.
+    Rows are numbered recompute first, then sharding, interleave, and `outer`, whose own columns of these are not read.
     """
 
     outer: PlanTable

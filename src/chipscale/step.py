@@ -25,7 +25,8 @@ class Sizes:
     """The sizes of a model that traffic and memory need: parameters by where they live, layers, widths.
 
     `kv_width` are key and value elements a token, summed over layers, as a cache holds them; `head_kv` the same by heads, `q_width` and `o_width`
-    those of queries and of outputs, `kv_heads` the fewest heads of keys and values. `routed` counts expert layers, `streams` the residual vectors of width d_model that a stage passes on for each token; `up_share` and
+    those of queries and of outputs, `kv_heads` the fewest heads of keys and values. `routed` counts expert layers,
+    `streams` the residual vectors of width d_model that a stage passes on for each token; `up_share` and
     `mlp_share` are the shares of latent up-projections and of dense MLPs in the weights outside experts and ends.
     """
 
