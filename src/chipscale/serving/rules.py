@@ -32,8 +32,8 @@ class Rules:
 
     def __post_init__(self) -> None:
         for name in ("tokens", "sequences", "block", "blocks", "stream"):
-            if not getattr(self, name) >= 1:
-                raise EvidenceError(f"scheduling rule: {name} = {getattr(self, name):g}; give at least 1")
+            if not np.all(np.asarray(getattr(self, name)) >= 1):
+                raise EvidenceError(f"scheduling rule: {name} = {np.min(getattr(self, name)):g}; give at least 1")
         if not 0.0 <= self.cached <= 1.0:
             raise EvidenceError(f"scheduling rule: cached = {self.cached:g} is not a share; give 0 to 1 of each prompt")
 

@@ -1,0 +1,42 @@
+"""Engine: what serving software does, as data."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KernelChoice:
+    """Which kernel runs a form on an architecture in a number format; both are regular expressions."""
+
+    form: str
+    name: str
+    arch: str = ""
+    format: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """A serving engine: how it is recognised in a measured row, how it shares steps, which kernels it runs.
+
+    `matches` are lower-case substrings of a stated name. A step computes at most `tokens` tokens for at most `sequences` requests; a prompt may be cut where `chunked`,
+    shares steps with decodes where `shared`; its cache comes in blocks of `block` tokens, for a whole request at once where `reserve`.
+    """
+
+    id: str
+    name: str
+    matches: tuple[str, ...]
+    tokens: int
+    sequences: int
+    chunked: bool
+    shared: bool
+    block: int
+    reserve: bool
+    kernels: tuple[KernelChoice, ...]
+    source: str
+    date: str
+
+    def kernel(self, form: str, arch: str, format: str) -> str:
+        """Return the kernel that runs a form, "" where the engine's file names none."""
+        return next((k.name for k in self.kernels if k.form == form and re.search(k.arch, arch) and re.search(k.format, format)), "")
