@@ -18,7 +18,7 @@ from chipscale.plan import CP_KINDS, Plan, degrees, parse
 from chipscale.planning import train, training_job
 from chipscale.rows import plans as plans_of
 from chipscale.search import Evaluator, Problem, evaluator, space
-from chipscale.simulators.context_parallel import exchange_volumes, ring_volume, shared_seconds
+from chipscale.simulators.context_parallel import exchange_volumes, ring_volume, shared_seconds, wire_seconds
 from chipscale.simulators.event import replayed
 from chipscale.step import Times
 from chipscale.verdict.weighing import context
@@ -83,8 +83,9 @@ def shared(e: Evaluator, p: Plan, *, attention: float = 1.0, cp: float = 0.0) ->
     d = degrees(p)
     t = e.times(d)
     slower = Times(**{n: getattr(t, n) * (attention if n in ("attention", "core") else 1.0) for n in Times.__dataclass_fields__})
-    found = shared_seconds(slower, e.sizes, d, LENGTH / p.cp, e.hardware, replace(e.constants, cp=cp))
-    return tuple(float(x) for x in (found.forward, found.backward, found.wire_forward, found.wire_backward))  # type: ignore[return-value]
+    k = replace(e.constants, cp=cp)
+    found, wire = (f(slower, e.sizes, d, LENGTH / p.cp, e.hardware, k) for f in (shared_seconds, wire_seconds))
+    return tuple(float(x) for x in (found.forward, found.backward, wire.forward, wire.backward))  # type: ignore[return-value]
 
 
 def test_attention_hides_a_ring_and_nothing_else() -> None:

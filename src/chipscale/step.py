@@ -16,6 +16,9 @@ from chipscale.plan import Degrees
 #: causes of a step's time, in the order in which they are shown
 CAUSES = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "host", "tp", "ep", "cp", "pp", "bubble", "imbalance",
           "fsdp", "dp", "optimizer", "offload", "fixed")  # fmt: skip
+#: the order in which causes are summed: what reads few axes of a space first, so that large arrays come last
+SUMMED = tuple(CAUSES.index(name) for name in ("fixed", "offload", "gemm", "experts", "attention", "elementwise", "head", "dp", "host", "recompute", "tp", "ep",
+                                               "cp", "imbalance", "pp", "bubble", "optimizer", "fsdp"))  # fmt: skip
 #: causes during which a chip computes or moves its own memory; it waits during the others
 COMPUTING = ("gemm", "experts", "attention", "elementwise", "head", "recompute", "optimizer")
 
@@ -94,8 +97,8 @@ class Step:
     @property
     def seconds(self) -> Num:
         total: Num = 0.0
-        for part in self.parts:
-            total = total + part
+        for i in SUMMED:
+            total = total + self.parts[i]
         return total
 
 

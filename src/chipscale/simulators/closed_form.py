@@ -276,10 +276,10 @@ def body_passes(t: Times, one: Micro, size: Sizes, plan: Degrees) -> Passes:
     """
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
     launch = one.host / (3.0 + full)
-    forward = t.forward + launch + one.tp / (2.5 + full) + one.ep / (2.0 + full) + one.shared.forward
+    forward = t.forward + one.shared.forward + one.stored + (launch + one.tp / (2.5 + full) + one.ep / (2.0 + full))
     return Passes(
-        total=t.gemm + t.experts + t.attention + t.elementwise + one.again + one.host + one.tp + one.ep + one.cp + one.stored + one.fetched,
-        forward=forward + one.stored,
+        total=t.gemm + t.experts + t.attention + t.elementwise + (one.stored + one.fetched) + one.again + one.host + one.tp + one.ep + one.cp,
+        forward=forward,
         weights=t.weights + launch,
     )
 
@@ -324,8 +324,10 @@ def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants
     """
     k = constants
     one = micro(t, size, plan, hardware, k)
+    streamed: Num = 0.0
     if moved is not STAYS:
         one = offloaded(t, one, size, plan, moved, hardware)
+        streamed = beside(copy_seconds(moved.optimizer, hardware), optimizer_seconds(size, plan, hardware, k))
     batches, body = one.batches, body_passes(t, one, size, plan)
     work, idle, imbalance, filling = pipeline(body, head_passes(t), size.layers, plan, batches, one.hop)
     pp = (plan.pp > 1.0) * (k.tp * 2.0 * chunks(plan) * batches * one.hop + filling)
@@ -336,10 +338,9 @@ def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants
     fsdp = sharded * batches * sharded_seconds(traffic, body.forward / plan.pp, stage, k)
     dp = (1.0 - sharded) * k.dp * traffic
     optimizer = optimizer_seconds(size, plan, hardware, k)
-    streamed = beside(copy_seconds(moved.optimizer, hardware), optimizer)
     share = k.scale * batches / plan.pp
     head = t.head * share
     parts = (t.gemm * share, t.experts * share, t.attention * share, t.elementwise * share, head, one.again * share, one.host * share,
              one.tp * share, one.ep * share, one.cp * share, k.scale * pp, k.scale * idle, k.scale * imbalance, k.scale * fsdp, k.scale * dp,
-             k.scale * optimizer, share * (one.stored + one.fetched) + k.scale * streamed, k.scale * k.fixed + 0.0 * work)  # fmt: skip
+             k.scale * optimizer, share * (one.stored + one.fetched) + k.scale * streamed, k.scale * k.fixed + 0.0 * batches)  # fmt: skip
     return Step(parts=parts)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -19,12 +19,10 @@ RING, GATHER, EXCHANGE = (float(i) for i in range(len(CP_KINDS)))
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shared:
-    """Seconds of one micro-batch, all layers, by direction: on the wire, and what of them is exposed."""
+    """Exposed seconds of one micro-batch, all layers, by direction."""
 
     forward: Num
     backward: Num
-    wire_forward: Num
-    wire_backward: Num
 
 
 def ring_volume(size: Sizes, plan: Degrees, tokens: Num) -> Num:
@@ -66,31 +64,28 @@ def shared_seconds(t: Times, size: Sizes, plan: Degrees, tokens: Num, hardware: 
     """Cost context parallelism of one micro-batch, all layers.
 
     ring: L (c - 1) steps of V = 2 T w_kv / (L t), 2 V backward, each beside 1 / c of a layer's attention; gathered: L gathers of c V forward, two backward;
-    heads for tokens: L exchanges before and after attention, the same backward. The last two are exposed: attention needs all that they bring.
+    heads for tokens: L exchanges around attention, the same backward. The last two are exposed: attention needs all that they bring.
 
     Holds when a causal sequence is dealt so that every block takes as long as any other; a ring is as fast as its slowest link.
     Source: ring-attention-2023, section 3; llama-3, section 3.3.2 (all-gather); deepspeed-ulysses-2023, section 3.
     """
-    layers, several = size.layers, plan.cp > 1.0
-    volume = ring_volume(size, plan, tokens) / layers
-    steps = several * layers * (plan.cp - 1.0)
-    block = plan.cp * layers
+    layers = size.layers
+    volume, several = ring_volume(size, plan, tokens) / layers, (plan.cp > 1.0) * layers
+    steps, block = several * (plan.cp - 1.0), plan.cp * layers
     there, back = (pass_seconds(n * volume, plan.tp * plan.cp - 1.0, hardware, constants) for n in (1.0, 2.0))
     group = spread(plan.cp, plan.tp, hardware.inner_size)
-    gathered = several * layers * gather_seconds(plan.cp * volume, group, hardware, constants)
+    gathered = several * gather_seconds(plan.cp * volume, group, hardware, constants)
     before, after = exchange_volumes(size, plan, tokens)
-    exchanged = (
-        several
-        * layers
-        * (exchange_seconds(before / layers, group, hardware, constants) + exchange_seconds(after / layers, group, hardware, constants))
-    )
-
-    def by_kind(ring: Num, gather: Num, exchange: Num) -> Num:
-        return np.where(plan.cp_kind == RING, ring, np.where(plan.cp_kind == GATHER, gather, exchange))
-
+    exchanged = several * exchange_seconds((before + after) / layers, group, hardware, constants)
+    ring, gather = plan.cp_kind == RING, plan.cp_kind == GATHER
+    forward = steps * ring_exposed(there, t.core / block, constants.cp)
+    backward = steps * ring_exposed(back, (t.attention - t.core) / block, constants.cp)
     return Shared(
-        forward=by_kind(steps * ring_exposed(there, t.core / block, constants.cp), gathered, exchanged),
-        backward=by_kind(steps * ring_exposed(back, (t.attention - t.core) / block, constants.cp), 2.0 * gathered, exchanged),
-        wire_forward=by_kind(steps * there, gathered, exchanged),
-        wire_backward=by_kind(steps * back, 2.0 * gathered, exchanged),
+        forward=np.where(ring, forward, np.where(gather, gathered, exchanged)),
+        backward=np.where(ring, backward, np.where(gather, 2.0 * gathered, exchanged)),
     )
+
+
+def wire_seconds(t: Times, size: Sizes, plan: Degrees, tokens: Num, hardware: Hardware, constants: Constants) -> Shared:
+    """Return what context parallelism takes on the wire: all of it where attention takes no time."""
+    return shared_seconds(replace(t, attention=0.0, core=0.0), size, plan, tokens, hardware, constants)

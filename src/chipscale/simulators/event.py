@@ -25,6 +25,7 @@ from chipscale.simulators.closed_form import (
     sharded_seconds,
     slowest_rank,
 )
+from chipscale.simulators.context_parallel import wire_seconds
 from chipscale.simulators.offload import copy_seconds
 from chipscale.simulators.timeline import Load, Timeline, replay
 from chipscale.step import STAYS, Moved, Sizes, Times
@@ -105,13 +106,14 @@ def load_of(t: Times, one: Micro, size: Sizes, plan: Degrees, hardware: Hardware
     compute = _rows(body) * share
     compute[:, -1:] += _rows(head)
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
-    there, back = one.shared.wire_forward, one.shared.wire_backward + full * one.shared.wire_forward
+    wire = wire_seconds(t, size, plan, plan.micro_batch * size.tokens / plan.cp, hardware, k)
+    there, back = wire.forward, wire.backward + full * wire.forward
     wires = (
         ("tp", one.tp / k.tp, 1.0 / (2.5 + full)),
         ("ep", one.ep / k.ep, 1.0 / (2.0 + full)),
         ("cp", there + back, there / np.maximum(there + back, 1e-30)),
     )
-    traffic = tuple((name, scale * _ways(wire, way, share)) for name, wire, way in wires if wire > 0.0)
+    traffic = tuple((name, scale * _ways(whole, way, share)) for name, whole, way in wires if whole > 0.0)
     sharded = float(plan.sharding == 3.0)
     slowest, _ = slowest_rank(body.total, head.total, size.layers, plan)
     data = data_seconds(size, plan, hardware, k)
