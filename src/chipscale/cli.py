@@ -215,11 +215,13 @@ def train(
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 10,
     pareto: Annotated[bool, typer.Option("--pareto", help="every plan that none beats in time, memory or chips; several sizes with --on CHIP:N,N,...")] = False,
+    offload: Annotated[str | None, typer.Option(metavar="optimizer,activations,both", help="what the search may also move to the host's memory")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="replay the first plan event by event into a Chrome trace")] = None,
     stage_layers: Annotated[str | None, typer.Option(metavar="3,4,...", help="layers of each pipeline stage in the trace")] = None,
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step, or a whole run of --tokens, costs."""
+    from chipscale.plan import offloads
     from chipscale.planning import believed, training_job
     from chipscale.planning import train as search
     from chipscale.report.progress import bar
@@ -232,7 +234,9 @@ def train(
         for option, given in (("--plan", plan), ("--tokens", tokens), ("--trace", trace), ("--stage-layers", stage_layers)):
             if given is not None:
                 raise EvidenceError(f"{option} {given}: does not go with --pareto, which compares all plans; leave one of them out")
-        return _pareto(_catalog(catalog), model, on, length, batch, precision, framework, assume, as_json)
+        return _pareto(_catalog(catalog), model, on, length, batch, precision, framework, assume, offloads(offload), as_json)
+    if plan is not None and offload is not None:
+        raise EvidenceError(f'--offload {offload}: is for the search; with --plan write it there, as in --plan "...,offload=optimizer"')
     chip, chips = chip_count(on)
     terms = Terms(price=price, pue=pue, mtbf=mtbf, electricity=electricity, days=days)
     if tokens is None and terms != Terms():
@@ -242,13 +246,13 @@ def train(
     if tokens is not None:
         budget = _budget(tokens)
         answer = run(known, model, chip, chips, budget, terms=terms, length=length, batch=batch, precision=precision,
-                     framework=framework, plan=plan, top=top, assume=taken)  # fmt: skip
+                     framework=framework, plan=plan, top=top, assume=taken, offloads=offloads(offload))  # fmt: skip
         sides, chips = answer.plans, answer.runs[0].chips
     else:
         answer = None
         with bar(f"plans of {model}", wanted=not as_json) as watch:
             sides = search(known, model, chip, chips, length=length, batch=batch, precision=precision,
-                           framework=framework, plan=plan, top=top, assume=taken, watch=watch)  # fmt: skip
+                           framework=framework, plan=plan, top=top, assume=taken, offloads=offloads(offload), watch=watch)  # fmt: skip
     if trace is not None:
         job = training_job(model, chips, length=length, batch=batch, precision=precision)
         _trace(known, chip, sides[0], job, trace, framework=framework, layers=counts(stage_layers))
@@ -272,7 +276,7 @@ def _budget(text: str) -> float:
 
 
 def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: int | None, precision: str | None, framework: str | None,
-            assume: Sequence[str] | None, as_json: bool) -> None:  # fmt: skip
+            assume: Sequence[str] | None, away: Sequence[str], as_json: bool) -> None:  # fmt: skip
     """Print the frontier of time, memory and chips."""
     from chipscale.planning import pareto
     from chipscale.report.progress import bar
@@ -281,7 +285,7 @@ def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: in
     chip, sizes = chip_counts(on)
     with bar(f"plans of {model}", wanted=not as_json) as watch:
         sides = pareto(catalog, model, chip, sizes, length=length, batch=batch, precision=precision, framework=framework,
-                       assume=assumptions(assume), watch=watch)  # fmt: skip
+                       assume=assumptions(assume), offloads=away, watch=watch)  # fmt: skip
     if as_json:
         return _json(sides)
     return show(pareto_screen(sides, f"train {model} on {', '.join(f'{n:,}' for n in sorted(set(sizes)))} {chip}"))
