@@ -60,7 +60,9 @@ def fitted(points: Sequence[Point], calibration: Calibration, costs: Costs) -> t
     """Set up the fit of points and settle it, from the shipped coefficients on."""
     protocols = [p.protocol for p in points if p.protocol]
     found = problem(points, stack(points, protocols, costs), calibration.prior)
-    start = np.array([calibration.coefficients.get(n, 0.0 if "." in n else middle) for n, middle in zip(found.design.names, found.design.centre, strict=True)])
+    start = np.array(
+        [calibration.coefficients.get(n, 0.0 if "." in n else middle) for n, middle in zip(found.design.names, found.design.centre, strict=True)]
+    )
     return found, fit(found, start)
 
 
@@ -132,7 +134,10 @@ def serving(path: Path | None, *, leave_out: str | None, hide_protocol: bool, ca
     elif calibrate_points:
         calibration, shown = after_points(points, calibrate_points, calibration, costs, seed)
         rows, points = [r for r in rows if r.key not in shown], [p for p in points if p.key not in shown]
-        found, title = believed(points, calibration, catalog, costs, hide=hide_protocol), f"serving, {calibrate_points} points of each cell shown first"
+        found, title = (
+            believed(points, calibration, catalog, costs, hide=hide_protocol),
+            f"serving, {calibrate_points} points of each cell shown first",
+        )
     else:
         found, title = believed(points, calibration, catalog, costs, hide=hide_protocol), "serving, fitted"
     where_is = {p.key: i for i, p in enumerate(points)}
@@ -140,7 +145,9 @@ def serving(path: Path | None, *, leave_out: str | None, hide_protocol: bool, ca
     title += ", load protocol hidden" if hide_protocol else ""
     both = []
     for q, quantity in enumerate(QUANTITIES):
-        scored = [_row(r, quantity, *(found[q, where_is[r.key]], *bounds[q, :, where_is[r.key]]) if r.key in where_is else (math.nan,) * 3) for r in rows]
+        scored = [
+            _row(r, quantity, *(found[q, where_is[r.key]], *bounds[q, :, where_is[r.key]]) if r.key in where_is else (math.nan,) * 3) for r in rows
+        ]
         both.append(assembled(f"{title}: {quantity.upper()}", [s for s in scored if math.isfinite(s.measured_s)], GROUPS, NOTES))
     return Served(title=title, ttft=both[0], tpot=both[1])
 
@@ -169,7 +176,11 @@ def ends(points: Sequence[Point], found: np.ndarray, calibration: Calibration, l
             case = cases[i] if not leave_out or cases[i] == "split" else "stranger" if leave_out == "model-and-chip" else "cell"
             low, high = calibration.quantile(("hidden-" if hide else "") + case, quantity, p.engine.id)
             if leave_out:
-                peers = [j for j, o in enumerate(points) if o.clean and cell(o) != cell(p) and o.engine.id == p.engine.id and (o.prefill is None) == (p.prefill is None)]
+                peers = [
+                    j
+                    for j, o in enumerate(points)
+                    if o.clean and cell(o) != cell(p) and o.engine.id == p.engine.id and (o.prefill is None) == (p.prefill is None)
+                ]
                 peers = [j for j in peers if math.isfinite(misses[j])]
                 if len({cell(points[j]) for j in peers}) >= 3 and len(peers) >= 30:
                     low, high = spread_of(misses[peers], [cell(points[j]) for j in peers])
