@@ -112,7 +112,9 @@ def _checked(content: dict[str, Any], name: str) -> Record:
     except ValidationError as problem:
         bad = "; ".join(f"field {'.'.join(map(str, e['loc']))}: {e['msg'].lower()}" for e in problem.errors()[:4])
         raise EvidenceError(f"{name}: {bad}; docs/bench.md lists the fields") from problem
-    held: list[Measure | Check] = [found for trial in record.trials for found in (*trial.measures, *trial.checks)]
+    held: list[Measure | Check] = []
+    for trial in record.trials:
+        held += [*trial.measures, *trial.checks]
     for (field, said), found in zip(derived, held, strict=True):
         if not _follows(said, found, f"{name}: field {field.rpartition('.')[0]}"):
             raise EvidenceError(f"{name}: field {field}: does not follow from what was measured; take the original file")

@@ -21,6 +21,8 @@ SMI_SECONDS = 10.0
 SMI_FIELDS = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "power.limit", "clocks_event_reasons.active")
 TOOLS = ("npu-smi", "rocm-smi")
 PACKAGES = ("torch", "numpy", "torch_npu", "triton", "chipscale")
+#: settings from outside that change what is measured
+SURROUNDINGS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "NCCL_ALGO", "NCCL_PROTO")
 #: instruction sets that decide the rate of products, widest first
 SETS = ("amx_tile", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sve2", "sve", "asimd")
 
@@ -191,6 +193,7 @@ def system(device: Device, known: Identity) -> System:
         accelerator_frequency=show(known.clock, "Hz") if accelerated and known.clock else "",
         accelerator_on_chip_memories=f"L2 {known.cache_bytes // 2**20} MiB" if accelerated and known.cache_bytes else "",
         accelerator_interconnect_topology=_asked("nvidia-smi", "topo", "-m")[:4000] if accelerated and known.count > 1 else "",
+        sw_notes=", ".join(f"{name}={os.environ[name]}" for name in SURROUNDINGS if name in os.environ),
         other_software_stack=stack,
     )
 

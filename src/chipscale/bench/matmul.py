@@ -20,6 +20,8 @@ TEST = "matmul"
 HELD = 2.0
 #: times that the plain product of PyTorch may take over what it is compared with before it is called slow
 SLOW = 1.25
+#: times the seconds of the device's clock that may pass on the host's
+APART = 1.1
 #: share of the search that one product may take at the best rate so far
 LONGEST = 0.05
 Shape = tuple[int, int, int]
@@ -27,13 +29,16 @@ Shape = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Kernel:
-    """A product in one precision: `operands(m, n, k)` makes the inputs, `call` multiplies them; `reduced` asks for TF32 arithmetic on float32."""
+    """A product in one precision: `operands(m, n, k)` makes the inputs, `call` multiplies them; `other` is another way to the same product;
+    `reduced` asks for TF32 arithmetic on float32.
+    """
 
     precision: str
     operands: Callable[[int, int, int], tuple[Any, ...]]
     call: Callable[..., Any]
     bytes_in: int
     bytes_out: int
+    other: Callable[..., Any] | None = None
     reduced: bool = False
 
     def bytes_of(self, shape: Shape) -> int:
@@ -59,8 +64,13 @@ def kernels(device: str) -> Mapping[str, Kernel]:
     def scaled(a: Any, b: Any, scale_a: Any, scale_b: Any) -> Any:
         return torch._scaled_mm(a, b, scale_a=scale_a, scale_b=scale_b, out_dtype=torch.bfloat16)
 
+    def batched(a: Any, b: Any) -> Any:
+        return torch.bmm(a[None], b[None])
+
     plain = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-    found = {p: Kernel(precision=p, operands=normal(t), call=torch.mm, bytes_in=t.itemsize, bytes_out=t.itemsize) for p, t in plain.items()}
+    found = {
+        p: Kernel(precision=p, operands=normal(t), call=torch.mm, bytes_in=t.itemsize, bytes_out=t.itemsize, other=batched) for p, t in plain.items()
+    }
     found["tf32"] = Kernel(precision="tf32", operands=normal(torch.float32), call=torch.mm, bytes_in=4, bytes_out=4, reduced=True)
     found["int8"] = Kernel(precision="int8", operands=bytes_, call=torch._int_mm, bytes_in=1, bytes_out=4)
     found["fp8"] = Kernel(precision="fp8", operands=narrow, call=scaled, bytes_in=1, bytes_out=2)
@@ -118,6 +128,9 @@ def rates(bench: Bench, kernel: Kernel, shapes: Sequence[tuple[int, ...]], secon
                     quantity=f"peak_{kernel.precision}", bound=bound, bound_source=bench.bounds.source)  # fmt: skip
     yield found
     yield from flagged(found)
+    if kernel.other is not None:
+        yield compared(bench, kernel, kernel.other, best, min(0.5, left * 0.1))
+    yield honest(bench, kernel.precision, calls)
     yield held(bench, kernel.precision, calls, work, common, max(seconds - (time.perf_counter() - start), HELD))
     torch.set_float32_matmul_precision("highest")
 
@@ -171,6 +184,24 @@ def held(bench: Bench, precision: str, calls: Sequence[Call], work: float, setti
                    settings={**settings, "window_s": HELD}, stop="fixed")  # fmt: skip
 
 
+def honest(bench: Bench, precision: str, calls: Sequence[Call]) -> Check:
+    """Hold the device's clock against the host's over about a fifth of a second of products: a device that reports less time than passes fails."""
+    one = bench.device.watch.laps([calls])[0]
+    group = [call for _ in range(max(1, round(0.2 / max(one, 1e-6)))) for call in calls]
+    bench.device.synchronize()
+    start = time.perf_counter()
+    told = bench.device.watch.laps([group])[0]
+    passed = time.perf_counter() - start
+    return Check(
+        test=TEST,
+        case=f"{precision} host clock over device clock",
+        value=passed / max(told, 1e-9),
+        limit=APART,
+        unit="times",
+        settings={"seconds": passed},
+    )
+
+
 def compared(bench: Bench, kernel: Kernel, reference: Callable[..., Any], shape: Shape, seconds: float) -> Check:
     """Hold a kernel's time against another that does the same on the same operands, taking turns: a ratio above 1.25 fails."""
     operands = kernel.operands(*shape)
@@ -189,7 +220,7 @@ def compared(bench: Bench, kernel: Kernel, reference: Callable[..., Any], shape:
         ratios.append(first / second)
     settings: dict[str, Setting] = {"m": shape[0], "n": shape[1], "k": shape[2], "n_pairs": len(ratios)}
     return Check(
-        test=TEST, case=f"{kernel.precision} time over reference", value=quantile(sorted(ratios), 0.5), limit=SLOW, unit="1", settings=settings
+        test=TEST, case=f"{kernel.precision} time over another way", value=quantile(sorted(ratios), 0.5), limit=SLOW, unit="times", settings=settings
     )
 
 

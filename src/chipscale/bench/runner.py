@@ -29,6 +29,8 @@ from chipscale.evidence import EvidenceError
 #: seconds in which a process imports PyTorch and opens its device
 OPENING = 180.0
 ENDED = "ended"
+#: threads that wait for each other sleep; where other work shares the cores, spinning ones made a block fifty times slower
+WAITING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
 Watch = Callable[[str, float], None]
 _EVENTS: Mapping[str, TypeAdapter[Any]] = {"measure": TypeAdapter(Measure), "check": TypeAdapter(Check), "note": TypeAdapter(Note)}
 

@@ -69,7 +69,7 @@ def timed(calls: Sequence[Call], device: Device, seconds: float, *, least: int =
     start = time.perf_counter()
     while True:
         left = seconds * 0.8 - (time.perf_counter() - start)
-        fitting = max(1, min(BATCH, int(left / max(one * inner, 1e-9))))
+        fitting = max(1, min(BATCH, int(left / (2 * BATCH) / max(one * inner, 1e-9))))
         found += [s / inner for s in device.watch.laps([list(islice(turn, inner)) for _ in range(fitting)])]
         if stable(found, tolerance, least):
             return Timed(samples=tuple(found), calls=inner, stop="stable")
