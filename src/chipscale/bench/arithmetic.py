@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -35,7 +36,7 @@ def run(bench: Bench, settings: Settings) -> Iterator[Event]:
 
 def _finite(value: float) -> float:
     """Return the value, or the largest float where it is none, so that it fails any limit."""
-    return value if math.isfinite(value) else 1.8e308 / 1.1
+    return value if math.isfinite(value) else sys.float_info.max
 
 
 def hostile(a: Any, b: Any) -> tuple[Any, Any]:

@@ -24,9 +24,9 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 def seal(content: dict[str, Any]) -> str:
-    """Return the sha256 of a record's content without its own field: JSON with sorted keys, no blanks, UTF-8."""
+    """Return the sha256 of a record's content without its own field: JSON with sorted keys, no blanks, all but ASCII escaped."""
     rest = {key: value for key, value in content.items() if key != "sha256"}
-    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(rest, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")).hexdigest()
 
 
 def _content(record: Record) -> dict[str, Any]:
@@ -101,12 +101,12 @@ def _versioned(content: dict[str, Any], name: str) -> None:
 
 def _checked(content: dict[str, Any], name: str) -> Record:
     """Check the shape, then that what was derived follows from what was measured."""
-    trials = content.get("trials")
-    derived: list[tuple[str, object]] = []
-    for i, trial in enumerate(trials if isinstance(trials, list) else []):
-        for group, field in (("measures", "summary"), ("checks", "passed")):
-            for j, table in enumerate(trial.get(group, []) if isinstance(trial, dict) else []):
-                derived.append((f"trials.{i}.{group}.{j}.{field}", table.pop(field, "missing") if isinstance(table, dict) else "missing"))
+    derived = [
+        (f"trials.{i}.{group}.{j}.{field}", table.pop(field, "missing"))
+        for i, trial in _tables(content.get("trials"))
+        for group, field in (("measures", "summary"), ("checks", "passed"))
+        for j, table in _tables(trial.get(group))
+    ]
     try:
         record = _SHAPE.validate_json(json.dumps(content), strict=True)
     except ValidationError as problem:
@@ -119,6 +119,11 @@ def _checked(content: dict[str, Any], name: str) -> Record:
         if not _follows(said, found, f"{name}: field {field.rpartition('.')[0]}"):
             raise EvidenceError(f"{name}: field {field}: does not follow from what was measured; take the original file")
     return record
+
+
+def _tables(value: object) -> list[tuple[int, dict[str, Any]]]:
+    """Return the objects in an array with their places, none where it is no array."""
+    return [(i, v) for i, v in enumerate(value) if isinstance(v, dict)] if isinstance(value, list) else []
 
 
 def _follows(said: object, found: Measure | Check, where: str) -> bool:

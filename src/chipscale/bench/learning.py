@@ -17,7 +17,7 @@ from chipscale.facts.model import MLP, Attention, Block
 TEST = "learning"
 WORDS, LENGTH, BATCH, WIDTH = 32, 32, 8, 64
 #: share of what the reference learnt by which the loss may differ: rounding of the weights' products, seen with bfloat16 on processors to stay below 1 %
-APART = 0.03
+APART = 0.02
 LAYER = Layer(d_model=WIDTH, block=Block(mixer=Attention(heads=4, kv_heads=4, head_dim=16, v_head_dim=16), feed=MLP(d_ff=128), repeat=1))
 
 
@@ -56,16 +56,14 @@ def losses(device: str, dtype: Any, linear: Linear) -> Iterator[float]:
 
 
 def run(bench: Bench, settings: Settings) -> Iterator[Event]:
-    """Train in bfloat16 on the device and in float32 on the processor."""
+    """Train in bfloat16 on the device and in float32 on the processor, which takes one thread: products this small lose by being shared."""
     import torch
     from torch.nn.functional import linear
 
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # products this small lose by being shared
-    try:
-        yield from compared(bench.device.name, torch.bfloat16, settings.integer("steps"), bench.budget, linear)
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(1)
+    yield from compared(bench.device.name, torch.bfloat16, settings.integer("steps"), bench.budget, linear)
+    torch.set_num_threads(threads)
 
 
 def compared(device: str, dtype: Any, steps: int, seconds: float, linear: Linear) -> Iterator[Event]:

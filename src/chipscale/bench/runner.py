@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -13,7 +14,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from pydantic import TypeAdapter
@@ -54,16 +54,11 @@ class Worker:
         )
         self.lines: queue.Queue[tuple[str, Any]] = queue.Queue()
         self.errors: list[str] = []
-        threading.Thread(target=self._listen, daemon=True).start()
-        threading.Thread(target=self._overhear, daemon=True).start()
+        self.ears = [threading.Thread(target=hear, daemon=True) for hear in (self._listen, self._overhear)]
+        for ear in self.ears:
+            ear.start()
         self.tell({"open": opening.kind, "against": opening.against, "catalog": str(opening.catalog) if opening.catalog else None})
         self.hello = self._greeted()
-
-    def __enter__(self) -> Worker:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
-        self.end()
 
     def _listen(self) -> None:
         assert self.process.stdout is not None
@@ -119,6 +114,12 @@ class Worker:
         except (ProcessLookupError, PermissionError):
             self.process.kill()
         self.process.wait()
+        for ear in self.ears:
+            ear.join(timeout=5)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
 
 
 def tried(worker: Worker, task: Task, where: Where, patience: float, suite: str) -> Trial:
