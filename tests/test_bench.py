@@ -374,6 +374,28 @@ def test_a_missing_device_is_one_message(capsys: pytest.CaptureFixture[str], mon
     assert (NO_TORCH if find_spec("torch") is None else "--device cuda: PyTorch") in said
 
 
+@needs_torch
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (("--only", "x"), "--only x: no such test in suite quick"),
+        (("--against", "910d"), "--against 910d: is a belief over 5 hypotheses"),
+        (("--against", "nothing"), "unknown chip 'nothing'"),
+        (("--out", "/no/such/folder/r.json"), "the folder /no/such/folder does not exist"),
+    ],
+)
+def test_bad_options_are_one_message(
+    arguments: tuple[str, ...], why: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from chipscale.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["chipscale", "bench", "--device", "cpu", *arguments])
+    with pytest.raises(SystemExit) as end:
+        main()
+    assert end.value.code == 2
+    assert why in capsys.readouterr().err
+
+
 def test_the_core_needs_no_torch() -> None:
     code = "import sys, chipscale, chipscale.cli, chipscale.bench.runner, chipscale.bench.files; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -30,7 +30,7 @@ class DeviceKind(StrEnum):
 
 
 def bench(
-    suite: Annotated[SuiteName, typer.Option(help="quick: some minutes; full: about an hour on an accelerator")] = SuiteName.QUICK,
+    suite: Annotated[SuiteName, typer.Option(help="quick: some minutes; full: half an hour on an accelerator")] = SuiteName.QUICK,
     device: Annotated[DeviceKind | None, typer.Option(help="an accelerator if one is here, else the processor")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="FILE", help="where the record is written, after each test anew")] = None,
     only: Annotated[list[str] | None, typer.Option(metavar="NAME", help="one test of the suite; may be repeated")] = None,

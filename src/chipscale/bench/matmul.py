@@ -143,7 +143,7 @@ def fastest(bench: Bench, kernel: Kernel, shapes: Sequence[tuple[int, ...]], sec
     smallest, *others = sorted(shapes, key=lambda s: s[0] * s[1] * s[2])
     random.Random(0).shuffle(others)
     start, tried, best, rate = time.perf_counter(), 0, None, 0.0
-    each = max(seconds / min(len(shapes), 40), 0.05)
+    each = max(seconds / len(shapes), 0.1)
     for m, n, k in (smallest, *others):
         if tried and time.perf_counter() - start > seconds:
             break
