@@ -22,7 +22,15 @@ SMI_FIELDS = ("clocks.sm", "clocks.mem", "temperature.gpu", "power.draw", "power
 TOOLS = ("npu-smi", "rocm-smi")
 PACKAGES = ("torch", "numpy", "torch_npu", "triton", "chipscale")
 #: settings from outside that change what is measured
-SURROUNDINGS = ("OMP_WAIT_POLICY", "OMP_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "ASCEND_RT_VISIBLE_DEVICES", "NCCL_ALGO", "NCCL_PROTO")
+SURROUNDINGS = (
+    "OMP_WAIT_POLICY",
+    "THP_MEM_ALLOC_ENABLE",
+    "OMP_NUM_THREADS",
+    "CUDA_VISIBLE_DEVICES",
+    "ASCEND_RT_VISIBLE_DEVICES",
+    "NCCL_ALGO",
+    "NCCL_PROTO",
+)
 #: instruction sets that decide the rate of products, widest first
 SETS = ("amx_tile", "avx512_bf16", "avx512_vnni", "avx512f", "avx2", "sve2", "sve", "asimd")
 

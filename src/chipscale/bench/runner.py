@@ -29,8 +29,9 @@ from chipscale.evidence import EvidenceError
 #: seconds in which a process imports PyTorch and opens its device
 OPENING = 180.0
 ENDED = "ended"
-#: threads that wait for each other sleep; where other work shares the cores, spinning ones made a block fifty times slower
-WAITING: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE"}
+#: what a worker runs with unless the user set it: threads that wait for each other sleep (where other work shares the cores, spinning ones made a block
+#: fifty times slower), and large tensors lie on large pages (as numpy's do; a sum of arrays is a tenth slower without)
+ENVIRONMENT: Mapping[str, str] = {"OMP_WAIT_POLICY": "PASSIVE", "THP_MEM_ALLOC_ENABLE": "1"}
 Watch = Callable[[str, float], None]
 _EVENTS: Mapping[str, TypeAdapter[Any]] = {"measure": TypeAdapter(Measure), "check": TypeAdapter(Check), "note": TypeAdapter(Note)}
 

@@ -14,6 +14,11 @@ from chipscale.units import GIBI, show
 
 #: load beyond this share of the cores slows what is measured
 BUSY = 0.3
+#: half an interval from which a figure is marked
+WIDE = 0.1
+#: unit of checks that are 1 where all is well
+RATIO = "times"
+LEGEND = "± is half the 95 % interval of a median of n samples; held for 2 s: the highest mean over 2 s without a pause; docs/bench.md says what each figure means"
 TITLES: Mapping[str, str] = {
     "matmul": "matrix products",
     "memory": "memory",
@@ -28,10 +33,10 @@ ENDS: Mapping[str, str] = {"timeout": "it hung and was ended", "failed": "it fai
 
 def bench_screen(record: Record) -> RenderableType:
     """Show a record: the device, what was reached by test, checks, and all that did not go as planned."""
-    parts: list[RenderableType] = [*_head(record), Text()]
+    parts: list[RenderableType] = [*_head(record), *_short(record), Text()]
     for trial in record.trials:
         parts += [*_section(trial), Text()]
-    return Group(*parts, *_checks(record.checks), *_caveats(record))
+    return Group(*parts, *_checks(record.checks), *_caveats(record), Text(LEGEND, style="dim"))
 
 
 def _head(record: Record) -> list[RenderableType]:
@@ -54,6 +59,16 @@ def _busy(record: Record) -> list[RenderableType]:
     if load is None or load <= BUSY * cores:
         return []
     return [Text(f"busy: load {load:.1f} on {cores} cores before the run; other work slowed it, so repeat it on an idle machine", style="yellow")]
+
+
+def _short(record: Record) -> list[RenderableType]:
+    """Say in a line what was reached: products by precision, the largest copy, checks."""
+    found = [f"{m.case.partition(' ')[0]} {_value(m)}" for m in record.measures if m.test == "matmul" and m.case.endswith("achievable")]
+    copies = [m for m in record.of("memory_bandwidth") if m.case == "copy"]
+    found += [f"memory {_value(m)}" for m in copies[-1:]]
+    held = [c for c in record.checks if c.limit is not None]
+    found += [f"{sum(c.passed for c in held)} of {len(held)} checks passed"] if held else []
+    return [Text("reached: " + ", ".join(found), style="bold")] if found else []
 
 
 def _runtime(known: Identity) -> str:
@@ -83,12 +98,13 @@ def _value(found: Measure | None) -> str:
     return show(found.summary.value, found.unit) if found.summary else "above the bound"
 
 
-def _spread(found: Measure) -> str:
-    """Write the half width of the 95 % interval as a share of the value."""
+def _spread(found: Measure) -> Text:
+    """Write the half width of the 95 % interval as a share of the value, marked where the value is hardly known."""
     s = found.summary
     if s is None or s.n < 2 or not s.value:
-        return ""
-    return f"± {(s.high - s.low) / 2 / s.value:.1%}".replace("%", " %")
+        return Text()
+    half = (s.high - s.low) / 2 / s.value
+    return Text(f"± {half:.1%}".replace("%", " %"), style="yellow" if half > WIDE else "")
 
 
 def _n(found: Measure | None) -> str:
@@ -192,7 +208,7 @@ def _checks(checks: Sequence[Check]) -> list[RenderableType]:
     style = "bold red" if failed else "bold green"
     parts: list[RenderableType] = [Text(f"{len(held) - len(failed)} of {len(held)} checks passed", style=style)]
     parts += [Text(f"  failed  {c.test}, {_line(c)}", style="red") for c in failed]
-    near = [c for c in held if c.passed and c.limit]
+    near = [c for c in held if c.passed and c.limit and c.unit != RATIO]
     if near:
         nearest = max(near, key=lambda c: c.value / (c.limit or 1.0))
         parts.append(Text(f"  nearest to its limit  {nearest.test}, {_line(nearest)}", style="dim"))
