@@ -8,8 +8,8 @@ import numpy as np
 
 from chipscale.catalog import Catalog
 from chipscale.serving.calibration import PRIOR, Calibration
-from chipscale.serving.fit import problem, read_prior
 from chipscale.serving.fit import fit as settle
+from chipscale.serving.fit import problem, read_prior
 from chipscale.serving.predict import Costs, stack
 from chipscale.serving.rows import Point, load
 from chipscale.serving.validate import QUANTITIES, SHIPPED, believed, cell, shipped, spread_of, strangers
