@@ -46,7 +46,7 @@ class Pace:
         Source: vllm-2023, section 4.3 (a step runs all scheduled tokens together); sarathi-2024, section 4 (chunks).
         """
         held = np.where(np.asarray(running) > 0, self.settled(running) + self.reached(running) * context, 0.0)
-        asked = prompt + running * (1.0 + drafts)
+        asked: Num = prompt + running * (1.0 + drafts)
         chunk, pair, step, sequence = (_rows(x, asked) for x in (self.chunk, self.pair, self.step, self.sequence))
         prompted = np.where(np.asarray(prompt) > 0, chunk + pair * pairs, 0.0)
         return self.flowing(asked) + prompted + held + step + sequence * (running + chunks)

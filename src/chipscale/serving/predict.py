@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from chipscale.serving.constants import Constants, paced
 from chipscale.serving.deployment import Deployment
 from chipscale.serving.pace import Pace
 from chipscale.serving.parts import Bench, Parts, parts
-from chipscale.serving.room import room
+from chipscale.serving.room import room, token_bytes
 from chipscale.serving.rows import Point
 from chipscale.serving.rules import Rules
 from chipscale.serving.service import Pool, Service, Transfer
@@ -77,6 +78,18 @@ class Costs:
             self._parts[key] = parts(self._benches[where], point.model, on, input, input + output / 2.0)
         return self._parts[key]
 
+    def moving(self, point: Point) -> Transfer:
+        """Return the transfer of a cache between pools over the chips' outermost network: each rank sends its part.
+
+        t = v_token / B a token.
+
+        Holds when ranks send side by side and share the network with nobody.
+        Source: distserve-2024, section 3.3.
+        """
+        outer = self._catalog.cluster_for(point.chip).tiers[-1]
+        rate = outer.bandwidth.value / outer.oversubscription
+        return Transfer(token=token_bytes(point.model, point.on, point.input) / rate, fixed=outer.latency)
+
 
 def mean_lengths(point: Point, protocol: Protocol) -> tuple[float, float]:
     """Return the mean tokens of prompts and answers under a protocol."""
@@ -86,7 +99,8 @@ def mean_lengths(point: Point, protocol: Protocol) -> tuple[float, float]:
 
 def stacked(found: Sequence[Parts]) -> Parts:
     """Write parts one below the other: rows ahead of their knots."""
-    return Parts(**{f.name: np.array([getattr(p, f.name) for p in found], dtype=float) for f in fields(Parts)})
+    columns: dict[str, Any] = {f.name: np.array([getattr(p, f.name) for p in found], dtype=float) for f in fields(Parts)}
+    return Parts(**columns)
 
 
 def stack(points: Sequence[Point], protocols: Sequence[Protocol], costs: Costs) -> list[Stack]:
@@ -150,22 +164,9 @@ def predicted_apart(point: Point, protocol: Protocol, k: Constants, costs: Costs
     i, o = mean_lengths(point, protocol)
     pools = [Pool(pace=paced(costs.of(point, on, i, o), k), rules=rules_of(point, tokens_held(point, on, i, o)), replicas=n, chips=float(on.chips))
              for on, n in ((point.on, point.workers), (point.prefill, point.readers))]  # fmt: skip
-    service = Service(pool=pools[0], prefill=pools[1], transfer=moving(point))
+    service = Service(pool=pools[0], prefill=pools[1], transfer=costs.moving(point))
     n = np.array([point.users * protocol.requests_a_user])
     served = apart(service, users=np.array([point.users]), requests=n, input=point.input, output=point.output, low=protocol.low, high=protocol.high)
     prompt = alone(pools[1].pace, pools[1].rules, i)
     view = seen(served, k, users=point.users, requests=n, input=i, output=o, prompt=prompt / point.readers)
     return float(np.ravel(view.ttft)[0]), float(np.ravel(view.tpot)[0])
-
-
-def moving(point: Point) -> Transfer:
-    """Return the transfer of a cache between pools over the chip's outer network: each rank sends its part.
-
-    t = v_token / B a token.
-
-    Holds when ranks send side by side and the network is not shared.
-    Source: distserve-2024, section 3.3.
-    """
-    from chipscale.serving.room import token_bytes
-
-    return Transfer(token=token_bytes(point.model, point.on, point.input) / 25e9, fixed=5e-3)
