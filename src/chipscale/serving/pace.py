@@ -68,13 +68,15 @@ def _linear(at: Num, knots: np.ndarray, values: np.ndarray) -> Num:
     """Interpolate between knots, flat below the first, along the last slope beyond the last."""
     if values.ndim == 1:
         slope = (values[-1] - values[-2]) / (knots[-1] - knots[-2])
-        return np.interp(at, knots, values) + np.maximum(np.asarray(at) - knots[-1], 0.0) * slope
+        inside: Num = np.interp(at, knots, values) + np.maximum(np.asarray(at) - knots[-1], 0.0) * slope
+        return inside
     where = np.asarray(at, dtype=float)
     left = np.clip(np.searchsorted(knots, where, side="right") - 1, 0, len(knots) - 2)
     weight = np.maximum((where - knots[left]) / (knots[left + 1] - knots[left]), 0.0)
     rows = np.arange(len(values)).reshape((-1,) + (1,) * (where.ndim - 1))
     below = values[rows, left]
-    return below + weight * (values[rows, left + 1] - below)
+    found: Num = below + weight * (values[rows, left + 1] - below)
+    return found
 
 
 def _rows(value: Num, like: Num) -> Num:
