@@ -9,14 +9,18 @@ import json
 import platform
 import statistics
 import time
+from collections.abc import Callable
 
 import numpy as np
 
+from benchmarks.serving_cases import misses, misses_apart
 from benchmarks.stepwise import serve
 from chipscale.serving.load import Closed, Lengths, Load, requests
 from chipscale.serving.pace import Pace
 from chipscale.serving.rules import Rules, Speculation
-from chipscale.serving.server import Pool, Service, simulate
+from chipscale.serving.server import simulate
+from chipscale.serving.service import Pool, Service
+from chipscale.serving.steady import steady
 
 #: the size of DeepSeek-R1 on 32 H100: 8-bit weights and latent cache, ranks share the batch; rounded, for the benchmark alone
 TOKENS = np.array([1, 64, 512, 1024, 4096, 16384.0])
@@ -46,6 +50,26 @@ def stepwise() -> dict[str, float]:
     return {"wall": round(LOAD.requests / (time.perf_counter() - start[0])), "processor": round(LOAD.requests / (time.process_time() - start[1]))}
 
 
+def accuracy(missed: Callable[[int], tuple[float, float, float]], count: int = 300) -> dict[str, dict[str, float]]:
+    """Compare the closed form with the simulation on random replicas and loads, in percent."""
+    found = 100.0 * np.array([missed(seed) for seed in range(count)])
+    return {
+        name: {"median": round(float(np.median(np.abs(x))), 2), "p90": round(float(np.quantile(np.abs(x), 0.9)), 1), "most": round(float(np.abs(x).max()), 1),
+               "bias": round(float(np.median(x)), 2)}
+        for name, x in zip(("ttft", "tpot", "requests"), found.T, strict=True)
+    }  # fmt: skip
+
+
+def closed_forms() -> int:
+    """Count the closed forms a second of one replica over 10,000 numbers of users."""
+    seconds, users = [], np.linspace(1, 512, 10_000)
+    for _ in range(5):
+        start = time.perf_counter()
+        steady(PACE, PLENTY, users=users, requests=10 * users, input=1024, output=1024, low=0.8)
+        seconds.append(time.perf_counter() - start)
+    return round(len(users) / statistics.median(seconds))
+
+
 def main() -> None:
     machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), "numpy": np.__version__}
     plenty = Service(pool=Pool(pace=PACE, rules=PLENTY))
@@ -57,6 +81,7 @@ def main() -> None:
             "blocks for 8 in 10": rate(Service(pool=Pool(pace=PACE, rules=SCARCE)), float("inf"), 3),
             "four replicas": rate(Service(pool=Pool(pace=PACE, rules=PLENTY, replicas=4)), float("inf"), 3),
         },
+        "closed_form_against_simulation_percent": accuracy(misses), "two_pools": accuracy(misses_apart), "closed_forms_a_second": closed_forms(),
     }  # fmt: skip
     print(json.dumps(found, indent=2))
 

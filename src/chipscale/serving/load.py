@@ -136,6 +136,11 @@ class Requests:
     output: np.ndarray
     users: int = 0
 
+    @property
+    def most(self) -> int:
+        """Return how many requests can be under way at once."""
+        return min(self.users or len(self.input), len(self.input))
+
 
 def requests(load: Load) -> Requests:
     """Draw the requests of a load; the same seed gives the same requests."""

@@ -115,7 +115,7 @@ def bill(metrics: Metrics, watts: float, price: float) -> Bill:
     E = watts / tokens 10^6; D = price / 3600 / tokens 10^6.
 
     Holds when power and price do not depend on the load.
-    Source: scaling-book, "Inference" (cost of a token).
+    Source: by definition.
 
     >>> even = Statistic(value=1.0, low=1.0, high=1.0)
     >>> all_one = Distribution(mean=even, p50=even, p90=even, p95=even, p99=even)

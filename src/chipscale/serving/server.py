@@ -4,81 +4,34 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from chipscale.evidence import EvidenceError
+from chipscale.serving.capacity import stable
 from chipscale.serving.load import Load, Requests, requests
-from chipscale.serving.pace import Pace
 from chipscale.serving.replica import Job, Replica, Watch, costs
-from chipscale.serving.rules import Rules, Speculation, decode_steps
+from chipscale.serving.rules import decode_steps
 from chipscale.serving.served import Served, served
+from chipscale.serving.service import ROUTINGS, Service
 
 Router = Callable[[list[Replica], int], Replica]
 
-#: how a request finds its replica: from all of a pool and how many requests came before
-ROUTINGS: dict[str, Router] = {
-    "round-robin": lambda replicas, count: replicas[count % len(replicas)],
-    "least-loaded": lambda replicas, _: min(replicas, key=lambda r: r.load),
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pool:
-    """`replicas` alike, each with a `pace` under `rules` on `chips` chips."""
-
-    pace: Pace
-    rules: Rules
-    replicas: int = 1
-    chips: float = 1.0
-
-    def __post_init__(self) -> None:
-        if self.replicas < 1 or not self.chips > 0:
-            raise EvidenceError(f"{self.replicas} replicas on {self.chips:g} chips each serve nobody; give at least 1 replica and more than 0 chips")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Transfer:
-    """Moving a cache from a prefill to a decode replica: `fixed` seconds and `token` seconds a token. `early`: the client sees the first token before it."""
-
-    token: float = 0.0
-    fixed: float = 0.0
-    early: bool = True
-
-    def __post_init__(self) -> None:
-        if not (self.token >= 0.0 and self.fixed >= 0.0):
-            raise EvidenceError(f"a cache transfer of {self.token:g} s a token and {self.fixed:g} s fixed runs backwards; give seconds of 0 or more")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Service:
-    """A deployment: `pool` serves requests whole, or, where there is a pool `prefill`, decodes what that one has read."""
-
-    pool: Pool
-    prefill: Pool | None = None
-    transfer: Transfer = field(default_factory=Transfer)
-    speculation: Speculation = field(default_factory=Speculation)
-    routing: str = "round-robin"
-
-    def __post_init__(self) -> None:
-        if self.routing not in ROUTINGS:
-            raise EvidenceError(f"routing {self.routing!r} is unknown; give one of {', '.join(ROUTINGS)}")
-
-    @property
-    def chips(self) -> float:
-        """Return the chips of all replicas."""
-        return sum(p.replicas * p.chips for p in (self.pool, self.prefill) if p is not None)
+#: by name in `ROUTINGS`: a replica out of a pool, where so many requests came before
+ROUTERS: dict[str, Router] = dict(
+    zip(ROUTINGS, (lambda replicas, count: replicas[count % len(replicas)], lambda replicas, _: min(replicas, key=lambda r: r.load)), strict=True)
+)
 
 
 def simulate(service: Service, load: Load, *, leap: float = math.inf) -> Served:
     """Serve a load and return when each request was scheduled, saw its first token and was answered.
 
     Decode steps of an unchanged batch cost an arithmetic series (the pace is linear in cached tokens), so up to `leap` of them pass as one event; the result is the same
-    for any `leap`. What is left out: blocks that a prefill replica holds during a transfer. Raises `EvidenceError` where a request can never be scheduled.
+    for any `leap`. What is left out: blocks that a prefill replica holds during a transfer. Raises `EvidenceError` where a request can never be scheduled, or an open load exceeds the capacity.
     Source: vllm-2023, section 4; orca-2022, section 4 (scheduling by iterations).
     """
     asked = requests(load)
     check(service, asked)
+    stable(service, load)
     steps = decode_steps(asked.output, service.speculation, load.seed)
     return Run(service, asked, steps.tolist(), leap).served(load)
 
@@ -101,10 +54,9 @@ def check(service: Service, asked: Requests) -> None:
             raise EvidenceError(
                 f"a prompt of {prompt} tokens exceeds the budget of {rules.tokens} tokens a step by {prompt - rules.tokens}; allow chunks or raise the budget"
             )
-        if rules.shared and min(rules.sequences, len(asked.input)) * width > rules.tokens:
-            raise EvidenceError(
-                f"{min(rules.sequences, len(asked.input))} sequences of {width} tokens a step exceed its budget of {rules.tokens}; lower sequences or raise the budget"
-            )
+        most = min(rules.sequences, asked.most)
+        if rules.shared and most * width > rules.tokens:
+            raise EvidenceError(f"{most} sequences of {width} tokens a step exceed its budget of {rules.tokens}; lower sequences or raise the budget")
 
 
 class Run:
@@ -118,10 +70,10 @@ class Run:
         self._watch, self._pools, self._routed = Watch(count), [], [0, 0]
         pools = (service.pool,) if service.prefill is None else (service.prefill, service.pool)
         for pool, done in zip(pools, (self._answered,) if len(pools) == 1 else (self._read, self._answered), strict=True):
-            table = costs(pool.pace, pool.rules, drafts if pool is service.pool else 0, count, longest)
+            table = costs(pool.pace, pool.rules, drafts if pool is service.pool else 0, asked.most, longest)
             self._pools.append([Replica(table, pool.rules, self._watch, done, leap) for _ in range(pool.replicas)])
         self._cached = pools[0].rules.cached
-        self._route = ROUTINGS[service.routing]
+        self._route = ROUTERS[service.routing]
         self._heap: list[tuple[float, int, Replica | None, int]] = []
         self._order = self._next = self._present = 0
         self._due: dict[Replica, None] = {}
@@ -130,7 +82,7 @@ class Run:
     def served(self, load: Load) -> Served:
         """Play all events in order of time; those of one instant are played before any replica plans its next step."""
         heap, now = self._heap, 0.0
-        for _ in range(min(self._asked.users or 1, len(self._steps))):
+        for _ in range(self._asked.most if self._asked.users else 1):
             self._send(self._arrival[self._next])
         while heap:
             self._area += self._present * (heap[0][0] - now)

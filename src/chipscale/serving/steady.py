@@ -12,7 +12,7 @@ from chipscale.serving.pace import Pace
 from chipscale.serving.rules import Rules, Speculation
 
 #: prompts that may begin in one step, as far as they are told apart, and cycles of the users likewise
-MOST, TURNS = 24, 12
+MOST, TURNS = 12, 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Steady:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Work:
+class Means:
     """Means of the requests, all of one shape: `prompt` tokens to compute, each of which sees `sees` tokens; `steps` of decode for the `rest` of the answer behind its first token,
     in which `context` tokens are cached; `spread`: how many steps the uniform spread of answers is wide.
     """
@@ -66,7 +66,7 @@ class _Flow:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Burst:
     """Prompts that come together within `window` steps, in seconds: `prompt` from arrival to the end of one's own, `behind` until the others' are done, as far as that delays the
-    first tokens, and `added` by all prompts of the window to the decodes of a request that meets them all.
+    first tokens, and `added` to the decodes of a request by the prompts of the others, but those that come in its own step.
     """
 
     prompt: np.ndarray
@@ -82,7 +82,7 @@ class _Scene:
     pace: Pace
     rules: Rules
     drafts: Speculation
-    work: _Work
+    work: Means
     flow: _Flow
 
     def step(self, prompt: np.ndarray, decoding: np.ndarray, context: np.ndarray | None = None) -> np.ndarray:
@@ -113,45 +113,52 @@ def steady(
     Source: little-1961; feller-1968, chapter VI (binomial numbers of prompts in a step); law-2015, section 1.4 (queue of fixed service times).
     """
     drafts = Speculation() if speculation is None else speculation
-    c, count, i, o, lo, hi = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (users, requests, input, output, low, high)))
-    for name, value in (("concurrency", c), ("requests", count), ("input length", i), ("output length", o)):
-        if np.any(~(value >= 1.0)):
-            raise EvidenceError(f"{name} {np.min(value):g} is no load; give at least 1")
-    work = _work(rules, drafts, i, o, lo, hi)
+    c, count, i, o, lo, hi = given(users, requests, input, output, low, high)
+    work = means(rules, drafts, i, o, lo, hi)
     c = np.minimum(c, count)
-    most, bound = np.minimum(rules.sequences, _held(rules, work)), _bound(rules, drafts, work)
+    most, bound = np.minimum(rules.sequences, held(rules, work)), _bound(rules, drafts, work)
     slots = np.where(bound < most, c, np.minimum(c, most))
     return _turns(_Scene(pace=pace, rules=rules, drafts=drafts, work=work, flow=_flow(rules, drafts, work, slots)), c, count, slots)
 
 
-def _work(rules: Rules, drafts: Speculation, i: np.ndarray, o: np.ndarray, low: np.ndarray, high: np.ndarray) -> _Work:
+def given(users: Num, requests: Num, input: Num, output: Num, low: Num, high: Num) -> tuple[np.ndarray, ...]:
+    """Return the numbers of a load as arrays of one shape; what is below 1 is refused."""
+    c, count, i, o, lo, hi = np.broadcast_arrays(*(np.asarray(x, dtype=float) for x in (users, requests, input, output, low, high)))
+    for name, value in (("concurrency", c), ("requests", count), ("input length", i), ("output length", o)):
+        if np.any(~(value >= 1.0)):
+            raise EvidenceError(f"{name} {np.min(value):g} is no load; give at least 1")
+    return c, count, i, o, lo, hi
+
+
+def means(rules: Rules, drafts: Speculation, i: np.ndarray, o: np.ndarray, low: np.ndarray, high: np.ndarray) -> Means:
     """Return the means of requests whose lengths are uniform from `low` to `high` of nominal ones."""
     centre, vary = (low + high) / 2.0, 1.0 + (high - low) ** 2 / (3.0 * (low + high) ** 2)
     cached, rest, bring = rules.cached * i * centre, o * centre - 1.0, 1.0 + drafts.accepted
     prompt, powers = np.maximum(i * centre - cached, 1.0), [drafts.chance**k for k in range(1, drafts.drafts + 1)]
     noise = sum((2 * k + 1) * p for k, p in enumerate(powers)) - drafts.accepted**2
-    return _Work(
+    return Means(
         prompt=prompt, sees=cached * vary + (prompt * vary + 1.0) / 2.0, whole=i * centre, context=i * centre + np.maximum(rest - 1.0, 0.0) / 2.0 * vary, steps=rest / bring, rest=rest,
         spread=np.sqrt(((high - low) * o / bring) ** 2 + 12.0 * rest * noise / bring**3),
     )  # fmt: skip
 
 
-def _held(rules: Rules, work: _Work) -> np.ndarray:
-    """Return how many requests the blocks hold at once: whole ones, or half-answered ones on average."""
-    ahead = work.rest if rules.reserve else work.rest / 2.0
-    return np.maximum(rules.blocks / np.ceil((work.whole + ahead) / rules.block), 1.0)
+def held(rules: Rules, work: Means) -> np.ndarray:
+    """Return how many requests the blocks hold at once: so many whole ones, or half-answered ones on average."""
+    whole, half = (np.ceil((work.whole + ahead) / rules.block) for ahead in (work.rest, work.rest / 2.0))
+    return np.asarray(np.maximum(np.floor(rules.blocks / whole) if rules.reserve else rules.blocks / half, 1.0))
 
 
-def _bound(rules: Rules, drafts: Speculation, work: _Work) -> np.ndarray:
+def _bound(rules: Rules, drafts: Speculation, work: Means) -> np.ndarray:
     """Return how many requests can decode while a shared budget of tokens lets no more prompts through.
 
     n = D T / (u + (1 + drafts) D).
     """
     width = 1.0 + drafts.drafts
-    return work.steps * rules.tokens / (work.prompt + width * work.steps) if rules.shared else np.full(work.steps.shape, np.inf)
+    bound: np.ndarray = work.steps * rules.tokens / (work.prompt + width * work.steps)
+    return bound if rules.shared else np.full(work.steps.shape, np.inf)
 
 
-def _flow(rules: Rules, drafts: Speculation, work: _Work, slots: np.ndarray) -> _Flow:
+def _flow(rules: Rules, drafts: Speculation, work: Means, slots: np.ndarray) -> _Flow:
     """Balance decodes and prompts in the budget of a step: n = min(slots D / (D + pieces), D tokens / (prompt + width D)) where they share steps."""
     width, d = 1.0 + drafts.drafts if rules.shared else 0.0, work.steps
 
@@ -174,21 +181,22 @@ def _turns(scene: _Scene, c: np.ndarray, count: np.ndarray, slots: np.ndarray) -
     """Follow the requests that run at once from the opening burst through windows in which they are answered and replaced, to the end where none comes."""
     work, flow, d, n = scene.work, scene.flow, scene.work.steps, scene.flow.running
     turns, opening, later = count / slots, _opening(scene, slots), _later(scene, slots, count / slots)
-    none, again, others = np.zeros(n.shape), 1.0 - slots / count, (slots - 1.0) / slots
+    none, again = np.zeros(n.shape), 1.0 - slots / count
     alone, thin, thinner = (scene.step(none, n * share) for share in (1.0, 2.0 / 3.0, 1.0 / 3.0))
     ending = np.minimum(later.window[..., -1], d) / 2.0
-    met = others * (d / flow.cycle if scene.rules.shared else 1.0)
-    decode = d * alone + opening.behind / turns + again * met * np.mean(later.added, axis=-1) - ending * (alone - thin) / turns
+    met = np.mean(later.added, axis=-1) * (d / flow.cycle if scene.rules.shared else 1.0)
+    decode = d * alone + opening.behind / turns + again * met - ending * (alone - thin) / turns
     prompted = opening.prompt / turns + again * np.mean(later.prompt, axis=-1)
 
     silent = np.ceil(np.minimum(scene.rules.stream - 1.0, work.rest) / (1.0 + scene.drafts.accepted) - 1e-9)
     missed = _overlap(silent, flow.opening - 1.0) / np.maximum((flow.opening - 1.0) / 2.0, 1e-300) if scene.rules.shared else 1.0 * (silent > 0)
-    within = _overlap(silent[..., None], later.window - 1.0) / later.window * later.added * others[..., None] + later.behind * (silent > 0)[..., None]
+    within = _overlap(silent[..., None], later.window - 1.0) / later.window * later.added + later.behind * (silent > 0)[..., None]
     hidden = np.minimum(silent * alone + opening.behind * missed / turns + again * np.mean(within, axis=-1), decode)
 
     period = prompted + decode
     queueing = period * ((c - slots) * c / (2.0 * slots) + (count - c) * (c / slots - 1.0)) / count
-    total = turns * period + ending * thinner
+    clumped = 1.0 - np.minimum(later.window[..., -1] / np.maximum(flow.cycle, 1.0), 1.0)
+    total = (turns + clumped * (np.ceil(turns) - turns)) * period + ending * thinner
     return Steady(
         ttft=queueing + prompted + hidden, tpot=(decode - hidden) / np.where(work.rest > 0, work.rest, np.nan), queueing=queueing, requests=count / total,
         tokens=count / total * (work.rest + 1.0), running=slots * decode / period, step=decode / np.maximum(d, 1e-300),
@@ -229,14 +237,15 @@ def _later(scene: _Scene, slots: np.ndarray, turns: np.ndarray) -> _Burst:
     done = np.minimum(units, flow.rate[..., None, None]) if rules.shared else units
     added = pieces[..., None] * np.sum(chance * np.where(units > 0, seconds * steps - base, 0.0), axis=-1) / np.sum(chance * done, axis=-1)
 
+    apart = (1.0 - loose[..., 0] / slots[..., None]) * (1.0 - (flow.pieces[..., None] if rules.shared else 0.5) / window)
     mine = np.ones(slots.shape) if rules.shared else flow.pieces
     drawn, chance = _numbers(pieces - mine, window)
     beside, least = np.maximum(typical, mine[..., None, None]), np.maximum(mine / flow.rate, 1.0)[..., None, None]
     seconds, steps = prompts(beside + loose * (drawn + mine[..., None, None] - beside))
     own, behind = (np.sum(chance * seconds * share, axis=-1) for share in ((steps + least) / 2.0, (steps - least) / 2.0))
-    waits = _wait(flow, slots, wide, window, strayed) + (flow.pieces - 1.0 + np.maximum(flow.cycle - work.steps - flow.pieces, 0.0))[..., None]
+    waits = np.maximum(_wait(flow, slots, wide, window, strayed) + flow.pieces[..., None] - 1.0, (flow.cycle - work.steps)[..., None] - 1.0)
     saturated = scene.step(np.minimum(slots * work.prompt, flow.rate * flow.unit), flow.running * shared)[..., None]
-    return _Burst(prompt=own + waits * saturated * shared, behind=behind * (1.0 - shared), added=added, window=window)
+    return _Burst(prompt=own + waits * saturated * shared, behind=behind * (1.0 - shared), added=added * np.maximum(apart, 0.0), window=window)
 
 
 def _numbers(pieces: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -244,12 +253,12 @@ def _numbers(pieces: np.ndarray, window: np.ndarray) -> tuple[np.ndarray, np.nda
 
     P(m) = C(N, m) w^-m (1 - 1/w)^(N - m).
 
-    Holds when pieces fall anywhere in the window; beyond 8 on average they are bundled, so that the mean stays and numbers reach as far as they can.
+    Holds when pieces fall anywhere in the window; beyond a third of `MOST` on average they are bundled, so that the mean stays and numbers reach as far as they can.
     Source: feller-1968, chapter VI.
     """
     from scipy.special import xlog1py
 
-    bundles = np.minimum(pieces[..., None], 8.0 * window)[..., None]
+    bundles = np.minimum(pieces[..., None], MOST / 3.0 * window)[..., None]
     m, p = np.arange(MOST + 1.0), 1.0 / window[..., None]
     ways = np.cumsum(np.concatenate([0.0 * bundles, np.log(np.maximum(bundles - m[:-1], 1e-300)) - np.log(m[1:])], axis=-1), axis=-1)
     log = np.where(m <= np.ceil(bundles), ways + m * np.log(p) + xlog1py(np.maximum(bundles - m, 0.0), -p), -np.inf)
@@ -270,7 +279,7 @@ def _wait(flow: _Flow, slots: np.ndarray, wide: np.ndarray, window: np.ndarray, 
     random = 1.0 / (
         2.0 * (1.0 - load) / np.maximum(load * each, 1e-300) + 1.0 / np.maximum(0.3 * np.minimum(np.sqrt(slots)[..., None] * each, strayed), 1e-300)
     )
-    return random + np.maximum(flow.fill[..., None] - wide, 0.0) / 2.0
+    return np.asarray(random + np.maximum(flow.fill[..., None] - wide, 0.0) / 2.0)
 
 
 def _overlap(steps: np.ndarray, window: np.ndarray) -> np.ndarray:

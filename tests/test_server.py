@@ -12,11 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chipscale.evidence import EvidenceError
+from chipscale.serving.capacity import capacity
 from chipscale.serving.load import Closed, Lengths, Load, Open, Trace, requests
+from chipscale.serving.metrics import Objective
 from chipscale.serving.pace import Pace
 from chipscale.serving.rules import Rules, Speculation, decode_steps
 from chipscale.serving.served import Served
-from chipscale.serving.server import Pool, Service, Transfer, simulate
+from chipscale.serving.server import simulate
+from chipscale.serving.service import Pool, Service, Transfer
 
 
 @st.composite
@@ -32,10 +35,14 @@ def paces(draw: st.DrawFn) -> Pace:
 
 @st.composite
 def loads(draw: st.DrawFn) -> Load:
-    """Draw a load of a hundred requests of up to 80 + 60 tokens."""
-    closed, opened = st.builds(Closed, users=st.integers(1, 50)), st.builds(Open, rate=st.floats(0.5, 30.0), variation=st.floats(0.2, 3.0))
-    lengths = Lengths(input=draw(st.integers(1, 80)), output=draw(st.integers(1, 60)), low=0.3)
-    return Load(arrival=draw(st.one_of(closed, opened)), requests=100, lengths=lengths, seed=draw(st.integers(0, 999)))
+    """Draw a load of a hundred requests of up to 80 + 60 tokens: users who wait, or requests that come whether or not the service keeps up."""
+    lengths, seed = Lengths(input=draw(st.integers(1, 80)), output=draw(st.integers(1, 60)), low=0.3), draw(st.integers(0, 999))
+    if draw(st.booleans()):
+        return Load(arrival=Closed(users=draw(st.integers(1, 50))), requests=100, lengths=lengths, seed=seed)
+    asked = requests(
+        Load(arrival=Open(rate=draw(st.floats(0.5, 30.0)), variation=draw(st.floats(0.0, 3.0))), requests=100, lengths=lengths, seed=seed)
+    )
+    return Load(arrival=Trace(arrival=asked.arrival, input=asked.input, output=asked.output), requests=100, seed=seed)
 
 
 @st.composite
@@ -102,12 +109,11 @@ def test_laws_of_every_simulation(service: Service, load: Load) -> None:
 @given(services(), loads())
 @settings(max_examples=40, deadline=None)
 def test_the_same_for_any_leap_and_any_second_run(service: Service, load: Load) -> None:
-    assume_no_ties = replace(load, lengths=replace(load.lengths, low=0.3)) if load.lengths else load
-    first = simulate(service, assume_no_ties)
+    first = simulate(service, load)
     simulate(service, replace(load, seed=load.seed + 1))
-    alike(first, simulate(service, assume_no_ties), 0.0)
+    alike(first, simulate(service, load), 0.0)
     if service.pool.replicas == 1 and (service.prefill is None or service.prefill.replicas == 1):
-        alike(first, simulate(service, assume_no_ties, leap=1), 1e-9)
+        alike(first, simulate(service, load, leap=1), 1e-9)
 
 
 def test_a_step_is_what_the_pace_says() -> None:
@@ -141,7 +147,36 @@ def test_more_replicas_never_reduce_capacity(pace: Pace, users: int) -> None:
     assert ends[2] <= 1.02 * ends[1]
 
 
+@given(services(), st.floats(0.1, 0.9), st.floats(0.0, 1.5), st.integers(0, 99))
+@settings(max_examples=30, deadline=None)
+def test_an_open_load_below_capacity_is_answered_as_fast_as_it_comes(service: Service, share: float, variation: float, seed: int) -> None:
+    ample = [replace(p, rules=replace(p.rules, blocks=math.inf, chunked=True)) for p in (service.pool, service.prefill) if p]
+    service, lengths = (
+        replace(service, pool=ample[0], prefill=ample[1] if len(ample) > 1 else None, routing="least-loaded"),
+        Lengths(input=60, output=40, low=0.5),
+    )
+    most = capacity(service, lengths)
+    load = Load(arrival=Open(rate=share * most, variation=variation), requests=600, lengths=lengths, seed=seed)
+    served = simulate(service, load)
+    assert len(served.end) / served.arrival.max() == pytest.approx(share * most, rel=0.25 + 0.1 * variation)
+    last, first = (served.first - served.arrival)[300:], (served.first - served.arrival)[:300]
+    assert np.median(last) < 20.0 * np.median(first) + 1.0
+    with pytest.raises(EvidenceError, match=f"unstable: the service answers {most:.4g} requests/s"):
+        simulate(service, replace(load, arrival=Open(rate=1.01 * most)))
+
+
 LENGTHS = Lengths(input=64, output=8)
+FLAT = Pace(
+    tokens=np.array([1.0, 2.0]),
+    flow=np.ones(2),
+    running=np.array([1.0, 2.0]),
+    settle=np.ones(2),
+    reach=np.ones(2),
+    chunk=0.0,
+    pair=0.0,
+    step=0.0,
+    sequence=0.0,
+)
 
 
 @pytest.mark.parametrize(
@@ -154,6 +189,8 @@ LENGTHS = Lengths(input=64, output=8)
         (lambda: Lengths(input=0, output=1), "input length 0"),
         (lambda: Lengths(input=1, output=0), "output length 0"),
         (lambda: Lengths(input=1, output=1, low=2.0), "low <= high"),
+        (lambda: Objective(ttft=0.0, tpot=1.0), "cannot be met"),
+        (lambda: Pool(pace=FLAT, rules=Rules(tokens=1, sequences=1), replicas=0), "at least 1 replica"),
         (lambda: Load(arrival=Closed(users=1), requests=0, lengths=LENGTHS), "0 requests"),
         (lambda: Load(arrival=Closed(users=1), requests=1), "no lengths"),
         (lambda: Load(arrival=Closed(users=1), requests=1, lengths=LENGTHS, statistic="mode"), "'mode' is unknown"),
@@ -179,16 +216,5 @@ def test_bad_loads_and_rules_are_refused(build: object, says: str) -> None:
     ],
 )
 def test_what_can_never_be_served_is_refused(rule: Rules, routing: str, says: str) -> None:
-    pace = Pace(
-        tokens=np.array([1.0, 2.0]),
-        flow=np.ones(2),
-        running=np.array([1.0, 2.0]),
-        settle=np.ones(2),
-        reach=np.ones(2),
-        chunk=0.0,
-        pair=0.0,
-        step=0.0,
-        sequence=0.0,
-    )
     with pytest.raises(EvidenceError, match=says):
-        simulate(Service(pool=Pool(pace=pace, rules=rule), routing=routing), Load(arrival=Closed(users=8), requests=16, lengths=LENGTHS))
+        simulate(Service(pool=Pool(pace=FLAT, rules=rule), routing=routing), Load(arrival=Closed(users=8), requests=16, lengths=LENGTHS))
