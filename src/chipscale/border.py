@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from chipscale.evidence import EvidenceError, Kind, Per
 from chipscale.facts.cluster import Topology
+from chipscale.facts.engine import Engine, KernelChoice
 from chipscale.facts.job import Phase
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Year = Annotated[int, Field(ge=1950, le=2200)]
+
+
+def expression(text: str) -> str:
+    """Return a regular expression that is one."""
+    try:
+        re.compile(text)
+    except re.error as problem:
+        raise ValueError(f"{text!r} is no regular expression ({problem})") from problem
+    return text
 
 
 class _Border(BaseModel):
@@ -168,6 +179,38 @@ class FrameworkFile(_Border):
     since: dict[Literal["tp_overlap", "ep_overlap", "fused_dispatch", "native_attention", "expert_tp"], Year] = {}
     source: str
     date: str
+
+
+class RulesFile(_Border):
+    tokens: int = Field(ge=1, le=10**7)
+    sequences: int = Field(ge=1, le=10**6)
+    chunked: bool
+    shared: bool
+    block: int = Field(ge=1, le=10**5)
+    reserve: bool
+
+
+class KernelFile(_Border):
+    form: str = Field(min_length=1)
+    name: str = Field(min_length=1)
+    arch: Annotated[str, AfterValidator(expression)] = ""
+    format: Annotated[str, AfterValidator(expression)] = ""
+
+
+class EngineFile(_Border):
+    id: str
+    name: str
+    matches: list[str] = Field(min_length=1)
+    rules: RulesFile
+    kernel: list[KernelFile] = []
+    source: str = Field(min_length=1)
+    date: str
+
+    def engine(self) -> Engine:
+        """Return the engine that a file describes."""
+        choices = tuple(KernelChoice(form=k.form, name=k.name, arch=k.arch, format=k.format) for k in self.kernel)
+        rules = self.rules.model_dump()
+        return Engine(id=self.id, name=self.name, matches=tuple(self.matches), kernels=choices, source=self.source, date=self.date, **rules)
 
 
 B = TypeVar("B", bound=_Border)

@@ -16,6 +16,7 @@ from chipscale.border import (
     ArchitectureFile,
     ChipFile,
     ClusterFile,
+    EngineFile,
     FactFile,
     FrameworkFile,
     HypothesisFile,
@@ -33,6 +34,7 @@ from chipscale.facts.architecture import ARCHITECTURE_QUANTITIES, Architecture
 from chipscale.facts.chip import PRECISIONS, QUANTITIES, Chip
 from chipscale.facts.cluster import Cluster, Tier
 from chipscale.facts.config_json import read_file
+from chipscale.facts.engine import Engine
 from chipscale.facts.framework import Framework, Keeping
 from chipscale.facts.job import Job
 from chipscale.facts.model import Model
@@ -85,7 +87,7 @@ class Catalog:
         close = difflib.get_close_matches(name.lower(), {n.lower(): n for n in files}, n=3, cutoff=0.4)
         same = {n.lower(): n for n in files}
         hint = f"; did you mean {' or '.join(same[c] for c in close)}?" if close else ""
-        lister = f" (known: {', '.join(files)})" if kind == "frameworks" else f" (chipscale {kind} lists them)"
+        lister = f" (known: {', '.join(files)})" if kind in ("frameworks", "engines") else f" (chipscale {kind} lists them)"
         raise EvidenceError(f"unknown {kind.rstrip('s')} {name!r}{hint}{lister}")
 
     def source(self, key: str, where: Path) -> Source:
@@ -337,6 +339,19 @@ class Catalog:
         found = [(at, len(m), id) for id in self.files("frameworks") for m in self.framework(id).matches if (at := text.find(m)) >= 0]
         best = min(found, key=lambda f: (max(text.rfind(mark, 0, f[0]) for mark in " /,(+"), -f[0], -f[1], f[2]), default=None)
         return self.framework(best[2] if best else "unknown")
+
+    def engine(self, name: str) -> Engine:
+        """Return a serving engine by id."""
+        path = self._path("engines", name)
+        return self._once("engine", name, lambda: self._engine(path))
+
+    def _engine(self, path: Path) -> Engine:
+        f = checked(EngineFile, read_toml(path), path)
+        named(f.id, path)
+        return f.engine()
+
+    def engines(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files("engines")))
 
     def chips(self) -> tuple[str, ...]:
         return tuple(sorted(self.files("chips")))

@@ -1,0 +1,131 @@
+"""Split: services in which some chips read prompts and others decode, with the ratio that suits both."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from chipscale.evidence import EvidenceError
+from chipscale.serving.apart import apart
+from chipscale.serving.choose import Offer
+from chipscale.serving.metrics import Objective
+from chipscale.serving.plans import Fleet, Question, constants, pace_of, rules
+from chipscale.serving.room import token_bytes
+from chipscale.serving.service import Pool, Service, Transfer
+from chipscale.serving.steady import means
+
+#: deployments of each pool that are paired, and users of a decode replica that are tried
+KEPT, USERS = 4, np.unique(np.round(2.0 ** np.arange(0.0, 12.1, 0.5)))
+#: share of the limit of TTFT that one prompt alone may take
+OWN = 0.7
+#: seconds until two pools agree on a transfer (assumed: some round trips of a router)
+HANDOVER = 5e-3
+#: turns of all users, as in `choose`
+TURNS = 200.0
+
+
+def split(question: Question, found: Fleet, limits: Objective) -> list[Offer]:
+    """Return services of two pools within the limits, all ratios near the balance of both pools, each at its best number of users, best first.
+
+    Errors: none; the list is empty where two pools do not stand on the chips or meet the limits.
+    """
+    offers = [o for pair in _pairs(question, found, limits) for o in _offers(question, found, *pair)]
+    kept = [o for o in offers if o.ttft <= limits.ttft and o.tpot <= limits.tpot]
+    best: dict[str, Offer] = {}
+    for o in sorted(kept, key=lambda o: -o.tokens):
+        best.setdefault(f"{o.prefill}{o.decode}", o)
+    return list(best.values())
+
+
+def split_front(question: Question, found: Fleet, limits: Objective) -> list[Offer]:
+    """Return every point of the paired services whose TTFT keeps the limit."""
+    loose = replace(limits, tpot=math.inf)
+    return [o for pair in _pairs(question, found, limits) for o in _offers(question, found, *pair) if o.ttft <= loose.ttft]
+
+
+def _pairs(question: Question, found: Fleet, limits: Objective) -> Iterator[tuple[int, int, int]]:
+    """Yield rows that read, rows that decode and how many replicas read, near the balance of their rates."""
+    reading, decoding = _reading(question, found, limits), _decoding(question, found, limits)
+    for p in _first(reading, found):
+        for d in _first(decoding, found):
+            one, other = found.deployments[p].chips, found.deployments[d].chips
+            most = (question.chips - other) // one
+            ideal = question.chips * decoding[d] / (reading[p] + decoding[d]) / one if most >= 1 else 0.0
+            for count in sorted({min(max(n, 1), most) for n in (math.floor(ideal), math.ceil(ideal))} if most >= 1 else ()):
+                yield p, d, count
+
+
+def _first(rate: np.ndarray, found: Fleet) -> list[int]:
+    """Return the rows of the highest rates, those that differ in stages alone once."""
+    kept: dict[str, int] = {}
+    for i in np.argsort(-rate, kind="stable"):
+        if rate[i] > 0:
+            kept.setdefault(str(replace(found.deployments[i], pp=1)), int(i))
+    return list(kept.values())[:KEPT]
+
+
+def _reading(question: Question, found: Fleet, limits: Objective) -> np.ndarray:
+    """Return the prompts a second and chip of each row that reads whole prompts; 0 where one alone takes too long."""
+    e, l = question.engine, question.lengths
+    prompt = np.full((len(found), 1), l.mean_input * (1.0 - question.cached))
+    sees = l.mean_input * question.cached + (prompt + 1.0) / 2.0
+    groups = np.array([[float(d.dp)] for d in found.deployments])
+    together = np.maximum(np.floor(e.tokens / prompt), 1.0) * groups
+    alone = np.asarray(found.pace.seconds(prompt, prompt * sees, 0.0 * prompt, 0.0, 0.0, 1.0))
+    full = np.asarray(found.pace.seconds(together * prompt, together * prompt * sees, 0.0 * prompt, 0.0, 0.0, together))
+    size = np.array([[d.chips / d.pp] for d in found.deployments])
+    return np.asarray(np.where(alone <= OWN * limits.ttft, together / (full * size), 0.0)[:, 0])
+
+
+def _decoding(question: Question, found: Fleet, limits: Objective) -> np.ndarray:
+    """Return the answers a second and chip of each row that only decodes, at as many users as TPOT and cache admit; 0 where one alone is too slow."""
+    l, drafts = question.lengths, question.speculation
+    scalar = [np.asarray(float(x)) for x in (l.input, l.output, l.low, l.high)]
+    work = means(rules(question, found.deployments[0], 1.0), drafts, *scalar)
+    n = np.broadcast_to(USERS, (len(found), len(USERS)))
+    step = np.asarray(found.pace.seconds(0.0 * n, 0.0, n, n * float(work.context), float(drafts.drafts)))
+    size = np.array([[d.chips / d.pp] for d in found.deployments])
+    fits = n <= np.maximum(found.blocks[:, None] * question.engine.block / question.seen, 1.0)
+    meets = (step * float(work.steps) <= limits.tpot * max(float(work.rest), 1.0)) & fits
+    return np.asarray(np.where(meets, n / (max(float(work.steps), 1.0) * step * size), 0.0).max(axis=1))
+
+
+def _offers(question: Question, found: Fleet, p: int, d: int, count: int) -> list[Offer]:
+    """Evaluate `count` replicas of row `p` that read for all replicas of row `d` that the other chips hold."""
+    reads, decodes, l = found.deployments[p], found.deployments[d], question.lengths
+    others = (question.chips - count * reads.chips) // decodes.chips
+    service = service_of(question, found, p, d, count, others)
+    replicas = others * decodes.pp
+    users = USERS[USERS <= max(2.0 * found.blocks[d] * question.engine.block / question.seen, 1.0)] * replicas
+    try:
+        s = apart(service, users=users, requests=TURNS * users, input=l.input, output=l.output, low=l.low, high=l.high)
+    except EvidenceError:
+        return []
+    k = constants(question, reads)
+    ttft = k.burst * s.ttft + k.first + k.tokenise * l.mean_input + k.admit * users / replicas + k.stream * s.step
+    return [Offer(decode=decodes, replicas=replicas, room=found.rooms[d], service=service, chips=question.chips, users=int(users[i]), ttft=float(ttft[i]),
+                  tpot=float(s.tpot[i]), queueing=float(s.queueing[i]), requests=float(s.requests[i]), tokens=float(s.tokens[i]),
+                  running=float(s.running[i]) / replicas, step=float(s.step[i]), prefill=reads, prefill_replicas=count * reads.pp)
+            for i in range(len(users)) if np.isfinite(s.tpot[i])]  # fmt: skip
+
+
+def service_of(question: Question, found: Fleet, p: int, d: int, count: int, others: int) -> Service:
+    """Build the service of two pools."""
+    reads, decodes = found.deployments[p], found.deployments[d]
+    reading = Pool(pace=pace_of(found, p), rules=rules(question, reads, float(found.blocks[p])), replicas=count * reads.pp, chips=float(reads.tp * reads.dp))
+    decoding = Pool(pace=pace_of(found, d), rules=replace(rules(question, decodes, float(found.blocks[d])), cached=0.0), replicas=others * decodes.pp,
+                    chips=float(decodes.tp * decodes.dp))  # fmt: skip
+    s = question.silicon
+    link = s.link_bandwidth if question.chips <= s.link_size else s.outer_bandwidth
+    moving = Transfer(token=token_bytes(question.model, reads, question.seen) / float(link), fixed=HANDOVER, early=False)
+    return Service(pool=decoding, prefill=reading, transfer=moving, speculation=question.speculation)
+
+
+def ratio(offers: Sequence[Offer]) -> str:
+    """Say how many chips read for how many that decode, of the first of some offers."""
+    o = offers[0]
+    assert o.prefill is not None and o.service.prefill is not None
+    return f"{o.prefill_replicas * o.service.prefill.chips:g} : {o.replicas * o.service.pool.chips:g}"
