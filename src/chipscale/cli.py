@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chipscale.cli_serve import serve
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.options import MOST_CHIPS, assumptions, chip_count, chip_counts, counts, names
 
@@ -285,6 +286,9 @@ def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: in
     if as_json:
         return _json(sides)
     return show(pareto_screen(sides, f"train {model} on {', '.join(f'{n:,}' for n in sorted(set(sizes)))} {chip}"))
+
+
+app.command()(serve)
 
 
 @app.command()

@@ -149,6 +149,12 @@ def at_users(question: Question, found: Fleet, users: int) -> Grid:
     return each
 
 
+def with_users(question: Question, found: Fleet, o: Offer, users: int) -> Offer:
+    """Return an offer of one pool under other users."""
+    row = found.deployments.index(o.decode)
+    return offer(question, at_users(question, found.take([row]), users), 0, 0, stops=o.stops)
+
+
 def at_rate(question: Question, given: Grid, rate: float) -> Grid:
     """Evaluate a fleet where `rate` requests come each second: at the users that are then under way, by Little's law.
 

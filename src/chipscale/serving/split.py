@@ -8,7 +8,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from chipscale.evidence import EvidenceError
 from chipscale.serving.apart import apart
 from chipscale.serving.choose import Offer
 from chipscale.serving.metrics import Objective
@@ -19,6 +18,8 @@ from chipscale.serving.steady import means
 
 #: deployments of each pool that are paired, and users of a decode replica that are tried
 KEPT, USERS = 4, np.unique(np.round(2.0 ** np.arange(0.0, 12.1, 0.5)))
+#: multiples of the best users, up to the next point, at which the best services are looked at again
+BETWEEN = np.linspace(1.0, 1.4, 9)
 #: share of the limit of TTFT that one prompt alone may take
 OWN = 0.7
 #: seconds until two pools agree on a transfer (assumed: some round trips of a router)
@@ -27,23 +28,33 @@ HANDOVER = 5e-3
 TURNS = 200.0
 
 
-def split(question: Question, found: Fleet, limits: Objective) -> list[Offer]:
-    """Return services of two pools within the limits, all ratios near the balance of both pools, each at its best number of users, best first.
+def split(question: Question, found: Fleet, limits: Objective, users: int | None = None) -> tuple[list[Offer], list[Offer]]:
+    """Return services of two pools within the limits, all ratios near the balance of both pools, each at its best number of users (or at `users`), best first; and every point looked at.
 
-    Errors: none; the list is empty where two pools do not stand on the chips or meet the limits.
+    Both are empty where two pools do not stand on the chips or meet the limits.
     """
-    offers = [o for pair in _pairs(question, found, limits) for o in _offers(question, found, *pair)]
-    kept = [o for o in offers if o.ttft <= limits.ttft and o.tpot <= limits.tpot]
-    best: dict[str, Offer] = {}
-    for o in sorted(kept, key=lambda o: -o.tokens):
-        best.setdefault(f"{o.prefill}{o.decode}", o)
-    return list(best.values())
+    each = [offers_of(question, found, *pair, users=_users(question, found, pair[1]) if users is None else np.array([float(users)]))
+            for pair in _pairs(question, found, limits)]  # fmt: skip
+    best = sorted((max(kept, key=lambda o: o.tokens) for offers in each if (kept := _kept(offers, limits))), key=lambda o: -o.tokens)
+    if users is None:
+        finer = [max([o, *_kept(again(question, found, o, np.round(o.users * BETWEEN)), limits)], key=lambda o: o.tokens) for o in best[:KEPT]]
+        best = sorted([*finer, *best[KEPT:]], key=lambda o: -o.tokens)
+    return best, [o for offers in each for o in offers if o.ttft <= limits.ttft]
 
 
-def split_front(question: Question, found: Fleet, limits: Objective) -> list[Offer]:
-    """Return every point of the paired services whose TTFT keeps the limit."""
-    loose = replace(limits, tpot=math.inf)
-    return [o for pair in _pairs(question, found, limits) for o in _offers(question, found, *pair) if o.ttft <= loose.ttft]
+def again(question: Question, found: Fleet, top: Offer, users: np.ndarray) -> list[Offer]:
+    """Return a service of two pools under other users."""
+    p, d = found.deployments.index(top.prefill or top.decode), found.deployments.index(top.decode)
+    return offers_of(question, found, p, d, top.prefill_replicas // found.deployments[p].pp, users)
+
+
+def _kept(offers: Sequence[Offer], limits: Objective) -> list[Offer]:
+    return [o for o in offers if o.ttft <= limits.ttft and o.tpot <= limits.tpot]
+
+
+def _users(question: Question, found: Fleet, d: int) -> np.ndarray:
+    """Return the users to try: up to twice what the caches of all decode replicas hold."""
+    return USERS[USERS <= max(2.0 * found.blocks[d] * question.engine.block / question.seen, 1.0)] * found.replicas[d]
 
 
 def _pairs(question: Question, found: Fleet, limits: Objective) -> Iterator[tuple[int, int, int]]:
@@ -93,18 +104,13 @@ def _decoding(question: Question, found: Fleet, limits: Objective) -> np.ndarray
     return np.asarray(np.where(meets, n / (max(float(work.steps), 1.0) * step * size), 0.0).max(axis=1))
 
 
-def _offers(question: Question, found: Fleet, p: int, d: int, count: int) -> list[Offer]:
-    """Evaluate `count` replicas of row `p` that read for all replicas of row `d` that the other chips hold."""
+def offers_of(question: Question, found: Fleet, p: int, d: int, count: int, users: np.ndarray) -> list[Offer]:
+    """Evaluate `count` replicas of row `p` that read for all replicas of row `d` that the other chips hold, at `users` users in all."""
     reads, decodes, l = found.deployments[p], found.deployments[d], question.lengths
     others = (question.chips - count * reads.chips) // decodes.chips
     service = service_of(question, found, p, d, count, others)
-    replicas = others * decodes.pp
-    users = USERS[USERS <= max(2.0 * found.blocks[d] * question.engine.block / question.seen, 1.0)] * replicas
-    try:
-        s = apart(service, users=users, requests=TURNS * users, input=l.input, output=l.output, low=l.low, high=l.high)
-    except EvidenceError:
-        return []
-    k = constants(question, reads)
+    s = apart(service, users=users, requests=TURNS * users, input=l.input, output=l.output, low=l.low, high=l.high)
+    k, replicas = constants(question, reads), others * decodes.pp
     ttft = k.burst * s.ttft + k.first + k.tokenise * l.mean_input + k.admit * users / replicas + k.stream * s.step
     return [Offer(decode=decodes, replicas=replicas, room=found.rooms[d], service=service, chips=question.chips, users=int(users[i]), ttft=float(ttft[i]),
                   tpot=float(s.tpot[i]), queueing=float(s.queueing[i]), requests=float(s.requests[i]), tokens=float(s.tokens[i]),
@@ -122,10 +128,3 @@ def service_of(question: Question, found: Fleet, p: int, d: int, count: int, oth
     link = s.link_bandwidth if question.chips <= s.link_size else s.outer_bandwidth
     moving = Transfer(token=token_bytes(question.model, reads, question.seen) / float(link), fixed=HANDOVER, early=False)
     return Service(pool=decoding, prefill=reading, transfer=moving, speculation=question.speculation)
-
-
-def ratio(offers: Sequence[Offer]) -> str:
-    """Say how many chips read for how many that decode, of the first of some offers."""
-    o = offers[0]
-    assert o.prefill is not None and o.service.prefill is not None
-    return f"{o.prefill_replicas * o.service.prefill.chips:g} : {o.replicas * o.service.pool.chips:g}"

@@ -1,0 +1,6 @@
+"""Provision: one service on one chip, answered."""
+
+from chipscale.provision.answer import serve
+from chipscale.provision.nouns import Serving, Wish
+
+__all__ = ["Serving", "Wish", "serve"]
