@@ -191,6 +191,7 @@ FLAT = Pace(
         (lambda: Lengths(input=1, output=1, low=2.0), "low <= high"),
         (lambda: Objective(ttft=0.0, tpot=1.0), "cannot be met"),
         (lambda: Pool(pace=FLAT, rules=Rules(tokens=1, sequences=1), replicas=0), "at least 1 replica"),
+        (lambda: Pool(pace=replace(FLAT, flow=np.ones((3, 2))), rules=Rules(tokens=1, sequences=1)), "not the 3 rows"),
         (lambda: Load(arrival=Closed(users=1), requests=0, lengths=LENGTHS), "0 requests"),
         (lambda: Load(arrival=Closed(users=1), requests=1), "no lengths"),
         (lambda: Load(arrival=Closed(users=1), requests=1, lengths=LENGTHS, statistic="mode"), "'mode' is unknown"),

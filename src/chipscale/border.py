@@ -188,6 +188,7 @@ class RulesFile(_Border):
     shared: bool
     block: int = Field(ge=1, le=10**5)
     reserve: bool
+    narrow_cache: bool
 
 
 class KernelFile(_Border):
@@ -250,3 +251,15 @@ def inside(path: Path | str, field: str = "") -> Iterator[None]:
     except EvidenceError as problem:
         text = str(problem)
         raise EvidenceError(text if text.startswith(str(path)) else f"{path}: {f'field {field}: ' if field else ''}{text}") from problem
+
+
+class ProtocolFile(_Border):
+    id: str
+    name: str
+    requests_a_user: float = Field(ge=1)
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    statistic: str
+    weight: float = Field(gt=0, le=1)
+    source: str = Field(min_length=1)
+    date: str

@@ -22,6 +22,7 @@ from chipscale.border import (
     HypothesisFile,
     JobFile,
     ModelFile,
+    ProtocolFile,
     SiteFile,
     SourceFile,
     checked,
@@ -38,6 +39,7 @@ from chipscale.facts.engine import Engine
 from chipscale.facts.framework import Framework, Keeping
 from chipscale.facts.job import Job
 from chipscale.facts.model import Model
+from chipscale.facts.protocol import Protocol
 from chipscale.facts.site import SITE_QUANTITIES, Site
 from chipscale.units import parse, show
 
@@ -276,6 +278,10 @@ class Catalog:
         path = self._path("models", id, ".json")
         return self._once("model", id, lambda: read_file(path, id=id))
 
+    def knows_model(self, name: str) -> bool:
+        """Whether a model has a file under this id, or under its part behind the slash."""
+        return self._id(name, ".json") is not None
+
     def _id(self, name: str, suffix: str) -> str | None:
         """Return the id of a model's file by its id or the part behind the slash, in any case."""
         files = self.files("models", suffix)
@@ -349,6 +355,20 @@ class Catalog:
         f = checked(EngineFile, read_toml(path), path)
         named(f.id, path)
         return f.engine()
+
+    def protocol(self, name: str) -> Protocol:
+        """Return a load protocol by id."""
+        path = self._path("protocols", name)
+        return self._once("protocol", name, lambda: self._protocol(path))
+
+    def _protocol(self, path: Path) -> Protocol:
+        f = checked(ProtocolFile, read_toml(path), path)
+        named(f.id, path)
+        with inside(path):
+            return Protocol(**f.model_dump())
+
+    def protocols(self) -> tuple[str, ...]:
+        return tuple(sorted(self.files("protocols")))
 
     def engines(self) -> tuple[str, ...]:
         return tuple(sorted(self.files("engines")))

@@ -364,7 +364,19 @@ def read_config(config: Mapping[str, Any], *, id: str, where: str = "config.json
         raise EvidenceError(f"{where}: holds {shown(config)}, no JSON object; give a Hugging Face config.json")
     kind = _kind(config, where)
     model = _wrapped(config, kind, where) if kind in WRAPPERS else _text(config, where)
-    return replace(model, id=id, name=id.rpartition("/")[2], source=source, licence=licence)
+    stored, wide = _stored(config)
+    return replace(model, id=id, name=id.rpartition("/")[2], source=source, licence=licence, stored=stored, wide_mixers=wide)
+
+
+def _stored(config: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return the number format of the checkpoint's weights below 16 bit, and whether all attention is left at 16 bit."""
+    inner = config.get("text_config")
+    said = config.get("quantization_config") or (inner.get("quantization_config") if isinstance(inner, Mapping) else None)
+    if not isinstance(said, Mapping):
+        return "", False
+    method = str(said.get("quant_method", ""))
+    left = [str(m) for m in said.get("modules_to_not_convert") or ()]
+    return method + ("_block" if said.get("weight_block_size") else ""), any(m.endswith("*.self_attn") for m in left)
 
 
 def read_file(path: Path | str, *, id: str | None = None) -> Model:

@@ -22,6 +22,7 @@ class Engine:
 
     `matches` are lower-case substrings of a stated name. A step computes at most `tokens` tokens for at most `sequences` requests; a prompt may be cut where `chunked`,
     shares steps with decodes where `shared`; its cache comes in blocks of `block` tokens, for a whole request at once where `reserve`.
+    `narrow_cache`: unless told otherwise it caches keys and values of checkpoints below 16 bit in 8 bits.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Engine:
     shared: bool
     block: int
     reserve: bool
+    narrow_cache: bool
     kernels: tuple[KernelChoice, ...]
     source: str
     date: str

@@ -152,7 +152,8 @@ class Model:
     """A decoder as blocks. `blocks` are in depth order (equal neighbours merged, interleaved patterns listed run by run).
 
     `mtp_layers`, `mtp_parameters` and `vision_parameters` stand apart from the text model's count; `mtp_mixer` is the mixer of
-    multi-token-prediction layers where it is not the last layer's.
+    multi-token-prediction layers where it is not the last layer's. `stored` is the number format of the published checkpoint's weights below
+    16 bit ("fp8", "fp8_block", "mxfp4", ...), "" where it has none; `wide_mixers` says that its attention stays at 16 bit.
     """
 
     id: str
@@ -171,6 +172,8 @@ class Model:
     source: str = ""
     licence: str = ""
     notes: tuple[str, ...] = ()
+    stored: str = ""
+    wide_mixers: bool = False
 
     @property
     def layers(self) -> int:

@@ -32,7 +32,9 @@ from chipscale.ops.work import Num, Work
 from chipscale.serving.deployment import FORMATS, Deployment, Deployments, Format, runnable
 
 #: tokens of a step, and sequences in it, at which parts are costed
-TOKENS = np.array([1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768], dtype=float)
+TOKENS = np.array(
+    [1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096, 6144, 8192, 12288, 16384, 32768], dtype=float
+)
 RUNNING = np.array([1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 2048, 4096], dtype=float)
 #: the popularity of experts in served text, as an exponent
 SKEW = 0.5
@@ -215,7 +217,9 @@ def token_seconds(bench: Bench, mixer: Mixer, batch: Num, past: float, on: Deplo
     if isinstance(mixer, LatentAttention):
         if mixer.indexer:
             past = min(past, float(mixer.indexer.top_k))
-        return bench.seconds(LATENT_DECODE, LatentDecode(batch=batch, past=past, heads=mixer.heads / on.tp, q=2.0, kv=on.kv), wide, _widths(wide, on.kv))
+        return bench.seconds(
+            LATENT_DECODE, LatentDecode(batch=batch, past=past, heads=mixer.heads / on.tp, q=2.0, kv=on.kv), wide, _widths(wide, on.kv)
+        )
     if isinstance(mixer, CompressedAttention):
         entries = min(past, float(mixer.window)) + (past / mixer.ratio if mixer.ratio else 0.0)
         return bench.seconds(DECODE, Decode(batch=batch, past=entries, heads=mixer.heads / on.tp, kv_heads=1.0, head_dim=float(mixer.head_dim), q=2.0,
@@ -243,7 +247,12 @@ def prompt_seconds(bench: Bench, mixer: Mixer, new: float, on: Deployment | Depl
         return bench.seconds(PREFILL, call, wide, _widths(wide, on.kv))
     if isinstance(mixer, LatentAttention):
         key, value = float(mixer.nope_dim + mixer.rope_dim), float(mixer.v_head_dim)
-        return bench.seconds(LATENT_PREFILL, LatentPrefill(batch=1.0, new=new, heads=mixer.heads / on.tp, key=key, value=value, q=2.0, kv=2.0), wide, _widths(wide, 2.0))
+        return bench.seconds(
+            LATENT_PREFILL,
+            LatentPrefill(batch=1.0, new=new, heads=mixer.heads / on.tp, key=key, value=value, q=2.0, kv=2.0),
+            wide,
+            _widths(wide, 2.0),
+        )
     if isinstance(mixer, CompressedAttention):
         window = float(mixer.window)
         return bench.seconds(PREFILL, Prefill(batch=1.0, new=new, past=0.0, heads=mixer.heads / on.tp, kv_heads=1.0, head_dim=float(mixer.head_dim), q=2.0,

@@ -43,7 +43,7 @@ def costs(pace: Pace, rules: Rules, drafts: int, sequences: int, longest: int) -
     flow, reach = np.asarray(pace.flowing(tokens)), np.where(count > 0, pace.reached(count), 0.0)
     rest = np.where(count > 0, pace.settled(count), 0.0) + pace.step + pace.sequence * count
     lists = {"flow": flow.tolist(), "rest": rest.tolist(), "base": (rest + flow[::width][: len(count)]).tolist(), "reach": reach.tolist()}
-    return Costs(**lists, chunk=pace.chunk, pair=pace.pair, sequence=pace.sequence, width=width)
+    return Costs(**lists, chunk=float(pace.chunk), pair=float(pace.pair), sequence=float(pace.sequence), width=width)
 
 
 class Job:

@@ -22,6 +22,8 @@ class Pool:
     chips: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.pace.flow.ndim > 1:
+            raise EvidenceError(f"a pool has one pace, not the {len(self.pace.flow)} rows of this one; build a pool for each row")
         if self.replicas < 1 or not self.chips > 0:
             raise EvidenceError(f"{self.replicas} replicas on {self.chips:g} chips each serve nobody; give at least 1 replica and more than 0 chips")
 
