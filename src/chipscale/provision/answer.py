@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from chipscale.border import inside
 from chipscale.catalog import Catalog
 from chipscale.evidence import EvidenceError
 from chipscale.facts.chip import Chip
@@ -20,11 +21,12 @@ from chipscale.serving.capacity import capacity
 from chipscale.serving.causes import causes
 from chipscale.serving.choose import Grid, Offer, at_rate, at_users, best, front, front_of, grid, offer, with_users, within
 from chipscale.serving.confirm import Confirmed, confirmed
-from chipscale.serving.deployment import FORMATS, Deployment, Format, runnable
+from chipscale.serving.deployment import Deployment, Format
 from chipscale.serving.load import Lengths, Open, Trace
 from chipscale.serving.metrics import Distribution, Objective
 from chipscale.serving.parts import Bench
 from chipscale.serving.plans import Fleet, Question, fleet, parse, title, usual_formats
+from chipscale.serving.rows import formats_of
 from chipscale.serving.rules import Speculation
 from chipscale.serving.split import again, split
 from chipscale.serving.trace import read_trace
@@ -92,16 +94,14 @@ def question(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish,
         lengths = Lengths(input=max(round(float(np.mean(arrival.input))), 1), output=max(round(float(np.mean(arrival.output))), 1), low=SPREAD[0], high=SPREAD[1])
     if model.max_length and lengths.input + lengths.output > model.max_length:
         raise EvidenceError(f"--input {lengths.input} and --output {lengths.output}: {model.name} reads {model.max_length:,} tokens at most; shorten them")
-    return Question(bench=bench, model=model, chips=chips, lengths=lengths, formats=formats(bench, wish.formats), kv=2.0 if wish.kv is None else wish.kv,
+    return Question(bench=bench, model=model, chips=chips, lengths=lengths, formats=formats(model, chip, wish.formats), kv=wish.kv,
                     speculation=drafts, cached=wish.prefix)  # fmt: skip
 
 
-def formats(bench: Bench, named: Sequence[str]) -> tuple[Format, ...]:
-    """Return the formats named, as the chip runs them, or the usual ones."""
-    for name in named:
-        if name not in FORMATS:
-            raise EvidenceError(f"--precision {name}: it is one of {', '.join(FORMATS)}")
-    return tuple(dict.fromkeys(runnable(FORMATS[n], bench.chip) for n in named)) or usual_formats(bench)
+def formats(model: Model, chip: Chip, named: Sequence[str]) -> tuple[tuple[Format, Format], ...]:
+    """Return the formats named, as the chip runs the model's dense layers and experts in them, or the usual ones."""
+    with inside("--precision"):
+        return tuple(dict.fromkeys(formats_of(n, n, n, model, chip) for n in named)) or usual_formats(model, chip)
 
 
 def answer(case: Case) -> Serving:
@@ -151,7 +151,7 @@ def _best_that_can(case: Case, found: Fleet, whole: Grid, limits: Objective, pai
     q, wish = case.question, case.wish
     rate = _rate(case.arrival)
     given = at_rate(q, whole, rate) if rate is not None else whole if wish.concurrency is None else at_users(q, found, wish.concurrency)
-    points = [(float(t), float(p), title(given.fleet.deployments[i])) for i, row in enumerate(zip(given.ttft, given.found.tpot, strict=True)) for t, p in zip(*row, strict=True)]
+    points = [(float(t), float(p), title(given.fleet.deployments[i])) for i, row in enumerate(zip(given.ttft, given.tpot, strict=True)) for t, p in zip(*row, strict=True)]
     if paired and rate is None:
         free = Objective(ttft=math.inf, tpot=math.inf)
         points += [(o.ttft, o.tpot, f"{title(o.prefill or o.decode)} -> {title(o.decode)}") for o in split(q, found, free, wish.concurrency or q.chips)[0]]
@@ -171,12 +171,12 @@ def described(case: Case, top: Confirmed, offers: Sequence[Offer], points: Seque
     rate = _answered(top.tokens, m.latency.mean.value, ttft.mean, tpot.mean, q.lengths.mean_output, open_=case.arrival is not None)
     per_chip = Interval(median=rate.median / q.chips, low=rate.low / q.chips, high=rate.high / q.chips)
     bill = bills(q, wish, per_chip)
-    room = o.room
+    room, answered = o.room, top.tokens / q.lengths.mean_output
     return Serving(
         model=q.model.id, chip_id=q.bench.chip.id, hypothesis=case.hypothesis, weight=case.weight, cluster=q.cluster.id, chips=q.chips, engine=q.engine.name,
-        load=_load(case, o), limits=wish.bound, statistic=wish.statistic, assumed=case.assumed, best=choice(o, o), precision=o.decode.dense.id, kv=o.decode.kv,
+        load=_load(case, o), limits=wish.bound, statistic=wish.statistic, assumed=case.assumed, best=choice(o, o), precision=_formats(o.decode), kv=o.decode.kv,
         ttft=ttft, tpot=tpot, waiting=m.queueing.mean.value, service=m.ttft.mean.value - m.queueing.mean.value, latency=m.latency.mean.value, step=o.step,
-        running=o.running, parts=causes(q, o), requests=m.requests, goodput=m.goodput, capacity=capacity(o.service, q.lengths), tokens=rate, chip=per_chip,
+        running=o.running, parts=causes(q, o), requests=answered, goodput=answered * m.goodput / m.requests, capacity=capacity(o.service, q.lengths), tokens=rate, chip=per_chip,
         user=Interval(median=1.0 / tpot.mean.median, low=1.0 / tpot.mean.high, high=1.0 / tpot.mean.low), held=(("weights", room.weights), ("cache", room.memory - room.weights)),
         memory=q.bench.chip.value("memory_bytes"), cached=room.tokens, watts=bill.watts, joules=bill.joules, rent=bill.rent, electricity=bill.electricity,
         others=_others(o, offers, case.arrival is not None), front=tuple(choice(p, p) for p in _thinned(points)),
@@ -221,10 +221,15 @@ def _others(top: Offer, offers: Sequence[Offer], open_: bool) -> tuple[Choice, .
     for o in offers:
         if kind(o) != kind(top):
             once.setdefault(kind(o), o)
-    listed = list(once.values())
-    first = {(o.prefill is None, o.decode.dense.id): o for o in reversed(listed)}
-    chosen = sorted({id(o): o for o in [*first.values(), *listed[:OTHERS]]}.values(), key=lambda o: o.ttft + o.tpot if open_ else -o.tokens)
-    return tuple(choice(o, top) for o in chosen[: OTHERS + 2])
+    ways = [[o for o in once.values() if (o.prefill is None) == one] for one in (True, False)]
+    first = {o.decode.dense.id: o for o in reversed(ways[0])}
+    chosen = {id(o): o for o in [*first.values(), *ways[0][: OTHERS // 2], *ways[1][: OTHERS // 2]]}
+    return tuple(choice(o, top) for o in sorted(chosen.values(), key=lambda o: o.ttft + o.tpot if open_ else -o.tokens))
+
+
+def _formats(on: Deployment) -> str:
+    """Name the number formats of weights."""
+    return on.dense.id if on.dense == on.experts else f"{on.dense.id}, experts {on.experts.id}"
 
 
 def _thinned(points: Sequence[Offer]) -> list[Offer]:
@@ -251,7 +256,8 @@ def _load(case: Case, o: Offer) -> str:
 def _notes(case: Case, top: Confirmed, spread: Spread, missing: Sequence[str]) -> tuple[str, ...]:
     """Say what the figures rest on."""
     o = top.offer
-    found = [f"simulated: {top.load.requests:,} requests behind {top.load.warmup:,} of warm-up, seed {top.load.seed}; closed form: TTFT {o.ttft:.3g} s, TPOT {1e3 * o.tpot:.3g} ms"]
+    part = f"one of {top.share} equal parts, " if top.share > 1 else ""
+    found = [f"simulated: {part}{top.load.requests:,} requests behind {top.load.warmup:,} of warm-up, seed {top.load.seed}; closed form: TTFT {o.ttft:.3g} s, TPOT {1e3 * o.tpot:.3g} ms"]
     found.append(f"80 % intervals: measured over predicted {spread.ttft[0]:.2f} to {spread.ttft[1]:.2f} for TTFT, {spread.tpot[0]:.2f} to {spread.tpot[1]:.2f} for TPOT")
     if isinstance(case.arrival, Trace) and (rate := _rate(case.arrival)) is not None and rate > capacity(o.service, case.question.lengths):
         found.append("the trace brings more than can be answered for ever; the queue grows while it lasts")

@@ -85,7 +85,7 @@ def rows(s: Serving) -> Iterator[tuple[str, str]]:
     yield "load", s.load
     asked = [f"{name} {show(limit, 's')}" for name, limit in zip(("TTFT", "TPOT"), s.limits, strict=True) if math.isfinite(limit)]
     yield "limits", f"{' and '.join(asked)}, {s.statistic} of the requests" if asked else "none stated (--slo-ttft, --slo-tpot)"
-    yield "precision", f"weights {s.precision.upper()}, cache {8 * s.kv:g} bit"
+    yield "precision", f"weights {s.precision}, cache {8 * s.kv:g} bit"
     yield "time to the first token", _felt(s.ttft)
     yield "", f"waiting {show(s.waiting, 's')}, reading the prompt and sending {show(s.service, 's')}"
     yield "time a token after it", _felt(s.tpot)

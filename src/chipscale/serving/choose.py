@@ -9,6 +9,8 @@ import numpy as np
 
 from chipscale.evidence import EvidenceError
 from chipscale.ops.work import Num
+from chipscale.serving.client import seen
+from chipscale.serving.constants import Constants
 from chipscale.serving.deployment import Deployment
 from chipscale.serving.metrics import Objective
 from chipscale.serving.plans import Fleet, Question, constants, pace_of, rules
@@ -63,12 +65,13 @@ class Offer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grid:
-    """A fleet over users of a replica: `users` and all numbers of `found` have shape (rows, users); `ttft` is what the client sees."""
+    """A fleet over users of a replica: `users` and all numbers of `found` have shape (rows, users); `ttft` and `tpot` are what the client sees."""
 
     fleet: Fleet
     users: np.ndarray
     found: Steady
     ttft: np.ndarray
+    tpot: np.ndarray
 
     @property
     def tokens(self) -> np.ndarray:
@@ -82,20 +85,22 @@ def grid(question: Question, found: Fleet, users: Num = USERS) -> Grid:
     lengths = question.lengths
     result = steady(found.pace, _rules(question, found), users=each, requests=TURNS * each, input=lengths.input, output=lengths.output, low=lengths.low,
                     high=lengths.high, speculation=question.speculation)  # fmt: skip
-    return Grid(fleet=found, users=each, found=result, ttft=seen_by_client(question, found, result.ttft, result.step, each))
+    k, prompt = constants_of(question, found), alone(question, found)
+    view = seen(result, k, users=each, requests=TURNS * each, input=lengths.mean_input, output=lengths.mean_output, prompt=prompt)
+    return Grid(fleet=found, users=each, found=result, ttft=np.asarray(view.ttft), tpot=np.asarray(view.tpot))
 
 
-def seen_by_client(question: Question, found: Fleet, ttft: np.ndarray, step: np.ndarray, users: np.ndarray) -> np.ndarray:
-    """Add what stands between an engine and its client to the time to the first token.
+def constants_of(question: Question, found: Fleet) -> Constants:
+    """Return the constants of all rows, as columns."""
+    each = [constants(question, d) for d in found.deployments]
+    return Constants(**{f.name: np.array([[float(getattr(k, f.name))] for k in each]) for f in fields(Constants)})
 
-    TTFT = burst (queueing + prompt) + first + tokenise i + admit C + stream t.
 
-    Holds when tokenising one prompt does not wait for another.
-    Source: data/calibration/serving.toml (fitted).
-    """
-    k = [constants(question, d) for d in found.deployments]
-    burst, first, tokenise, admit, stream = (np.array([[float(getattr(c, n))] for c in k]) for n in ("burst", "first", "tokenise", "admit", "stream"))
-    return np.asarray(burst * ttft + first + tokenise * question.lengths.mean_input + admit * users + stream * step)
+def alone(question: Question, found: Fleet) -> np.ndarray:
+    """Return the seconds of a step with one mean prompt alone, shape (rows, 1)."""
+    prompt = np.full((len(found), 1), question.lengths.mean_input * (1.0 - question.cached))
+    sees = question.lengths.mean_input - prompt / 2.0
+    return np.asarray(found.pace.seconds(prompt, prompt * sees, 0.0 * prompt, 0.0, 0.0, 1.0))
 
 
 def best(question: Question, given: Grid, limits: Objective, count: int = 8) -> list[Offer]:
@@ -116,7 +121,7 @@ def best(question: Question, given: Grid, limits: Objective, count: int = 8) -> 
 
 def within(given: Grid, limits: Objective) -> np.ndarray:
     """Say which points keep both limits."""
-    tpot = np.nan_to_num(given.found.tpot, nan=0.0)
+    tpot = np.nan_to_num(given.tpot, nan=0.0)
     return np.asarray((given.ttft <= limits.ttft) & (tpot <= limits.tpot))
 
 
@@ -126,7 +131,7 @@ def stops(given: Grid, row: int, at: int, limits: Objective, question: Question)
     most = given.fleet.blocks[row] * question.engine.block / question.seen
     if given.users[row, after] > most:
         return "cache"
-    if given.found.tpot[row, after] > limits.tpot:
+    if given.tpot[row, after] > limits.tpot:
         return "TPOT"
     return "TTFT" if given.ttft[row, after] > limits.ttft else "batch"
 
@@ -137,7 +142,7 @@ def offer(question: Question, given: Grid, row: int, at: int, stops: str = "") -
     on, replicas, users = fleet.deployments[row], int(fleet.replicas[row]), float(given.users[row, at])
     pool = Pool(pace=pace_of(fleet, row), rules=rules(question, on, float(fleet.blocks[row])), replicas=replicas, chips=float(on.tp * on.dp))
     return Offer(decode=on, replicas=replicas, room=fleet.rooms[row], service=Service(pool=pool, speculation=question.speculation), chips=question.chips,
-                 users=round(users * replicas), ttft=float(given.ttft[row, at]), tpot=float(s.tpot[row, at]), queueing=float(s.queueing[row, at]),
+                 users=round(users * replicas), ttft=float(given.ttft[row, at]), tpot=float(given.tpot[row, at]), queueing=float(s.queueing[row, at]),
                  requests=float(s.requests[row, at]) * replicas, tokens=float(given.tokens[row, at]), running=float(s.running[row, at]),
                  step=float(s.step[row, at]), stops=stops)  # fmt: skip
 
@@ -182,7 +187,7 @@ def front(offers: Sequence[Offer]) -> list[Offer]:
 
 def front_of(question: Question, given: Grid, limit: float = np.inf) -> list[Offer]:
     """Return the Pareto front of a grid, of points with a TTFT of at most `limit`."""
-    user, chip = 1.0 / given.found.tpot.ravel(), (given.tokens / question.chips).ravel()
+    user, chip = 1.0 / given.tpot.ravel(), (given.tokens / question.chips).ravel()
     allowed = given.ttft.ravel() <= limit
     order = np.lexsort((-chip, -user))
     order = order[allowed[order] & np.isfinite(user[order])]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -15,15 +16,20 @@ from chipscale.serving.plans import Question, constants
 from chipscale.serving.served import Served
 from chipscale.serving.server import simulate
 
-#: counted requests of a simulation: so many turns of all users, within bounds
-TURNS, FEWEST, MOST = 4, 600, 8_000
+#: turns of all users that are counted, behind turns of warm-up and ahead of one turn in which the service runs empty, which is cut off; counted requests at least, recorded ones at most
+TURNS, WARMUP, FEWEST, MOST = 3, 2, 600, 20_000
+#: users up to which replicas are simulated side by side; beyond, some of the replicas stand for all, which are alike
+CROWD = 1_500
 #: users that are tried, as shares of those that the closed form offers, and offers
 SHARES, OFFERS = (1.0, 0.94, 0.85, 0.7), 6
+
+#: the least share of an answer's time that is left when its first tokens come late, as in `client.seen`
+LEAST = 0.2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Confirmed:
-    """An offer with the metrics of its simulation; `load` is what it was simulated under.
+    """An offer with the metrics of its simulation; `load` is what one of its `share` equal parts was simulated under.
 
     `tokens` of answers a second: of a closed load C o / latency, which has no empty service at its ends; of an open one what comes.
     """
@@ -31,6 +37,7 @@ class Confirmed:
     offer: Offer
     metrics: Metrics
     load: Load
+    share: int
     tokens: float
 
 
@@ -71,33 +78,54 @@ def excess(metrics: Metrics, limits: Objective, statistic: str) -> float:
 
 
 def confirm(question: Question, offer: Offer, arrival: Open | Trace | None, limits: Objective, seed: int) -> Confirmed:
-    """Simulate an offer under its closed load, or under an open one; the burst of first prompts is served and left out."""
-    load = load_of(offer, arrival, question.lengths, seed)
-    found = measure(to_client(question, offer, simulate(offer.service, load)), float(question.chips), limits)
+    """Simulate an offer under its closed load, or under an open one; the burst of first prompts and the end, where no request comes any more, are left out."""
+    share = 1 if isinstance(arrival, Trace) else alike(offer)
+    few, part = shrunk(offer, share), replace(arrival, rate=arrival.rate / share) if isinstance(arrival, Open) else arrival
+    load = load_of(few, part, question.lengths, seed)
+    run = to_client(question, few, simulate(few.service, load))
+    found = measure(run if isinstance(arrival, Trace) else trimmed(run, few.users), float(question.chips) / share, limits)
     output = question.lengths.mean_output
     tokens = offer.users * output / found.latency.mean.value if arrival is None else arrival.rate * output if isinstance(arrival, Open) else found.tokens
-    return Confirmed(offer=offer, metrics=found, load=load, tokens=tokens)
+    return Confirmed(offer=offer, metrics=found, load=load, share=share, tokens=tokens)
+
+
+def alike(offer: Offer) -> int:
+    """Return how many equal parts a service is made of, of which one is simulated: no more than keep `CROWD` users in it."""
+    parts = math.gcd(offer.replicas, offer.prefill_replicas)
+    return next(n for n in range(1, parts + 1) if parts % n == 0 and (offer.users <= n * CROWD or n == parts))
+
+
+def shrunk(offer: Offer, share: int) -> Offer:
+    """Return one of `share` equal parts of an offer."""
+    pool, prefill = offer.service.pool, offer.service.prefill
+    service = replace(offer.service, pool=replace(pool, replicas=pool.replicas // share), prefill=prefill and replace(prefill, replicas=prefill.replicas // share))
+    return replace(offer, service=service, replicas=offer.replicas // share, prefill_replicas=offer.prefill_replicas // share, users=max(round(offer.users / share), 1))
 
 
 def load_of(offer: Offer, arrival: Open | Trace | None, lengths: Lengths, seed: int) -> Load:
     """Return the load that an offer is simulated under."""
     if isinstance(arrival, Trace):
         return Load(arrival=arrival, requests=min(len(arrival.arrival), MOST), seed=seed)
-    if isinstance(arrival, Open):
-        waiting = min(max(2 * offer.users, FEWEST // 2), MOST // 2)
-        return Load(arrival=arrival, requests=min(max(TURNS * offer.users, 2 * FEWEST), MOST), lengths=lengths, warmup=waiting, drained=False, seed=seed)
-    return Load(arrival=Closed(users=offer.users), requests=min(max(TURNS * offer.users, FEWEST), MOST), lengths=lengths,
-                warmup=min(2 * offer.users, MOST), drained=False, seed=seed)  # fmt: skip
+    counted = max(TURNS * offer.users, FEWEST) + offer.users
+    return Load(arrival=arrival or Closed(users=offer.users), requests=counted, lengths=lengths, warmup=WARMUP * offer.users, drained=False, seed=seed)
+
+
+def trimmed(run: Served, last: int) -> Served:
+    """Leave out the last requests."""
+    kept = {n: getattr(run, n)[:-last] for n in ("arrival", "start", "first", "end", "input", "output", "stopped")}
+    return replace(run, counted=run.counted - last, **kept)
 
 
 def to_client(question: Question, offer: Offer, run: Served) -> Served:
-    """Shift first tokens and ends by what stands between engine and client.
+    """Shift first tokens and ends to what the client sees, as `client.seen` does means.
 
-    first' = arrival + burst (first - arrival) + first_0 + tokenise i + admit C + stream t.
+    first' = arrival + burst (first - arrival + stream t) + first_0 + tokenise i + admit C;  end' = first' + end - first - stream t (o - 1) / o.
 
     Holds when tokenising one prompt does not wait for another.
-    Source: data/calibration/serving.toml (fitted).
+    Source: law-2015, section 1.4 (two stations in a row).
     """
     k = constants(question, offer.prefill or offer.decode)
-    late = (k.burst - 1.0) * (run.first - run.arrival) + k.first + k.tokenise * run.input + k.admit * run.present / offer.replicas + k.stream * offer.step
-    return replace(run, first=run.first + late, end=run.end + late)
+    hidden = k.stream * offer.step
+    first = run.arrival + k.burst * (run.first - run.arrival + hidden) + k.first + k.tokenise * run.input + k.admit * offer.users / offer.replicas
+    rest = run.end - run.first
+    return replace(run, first=first, end=first + np.maximum(rest - hidden * (run.output - 1.0) / run.output, LEAST * rest))

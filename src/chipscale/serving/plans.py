@@ -10,6 +10,7 @@ import numpy as np
 
 from chipscale.cost.kernels.form import Silicon
 from chipscale.evidence import EvidenceError
+from chipscale.facts.chip import Chip
 from chipscale.facts.cluster import Cluster
 from chipscale.facts.engine import Engine
 from chipscale.facts.model import Experts, Mixer, Model
@@ -20,17 +21,21 @@ from chipscale.serving.load import Lengths
 from chipscale.serving.pace import Pace
 from chipscale.serving.parts import RUNNING, TOKENS, Bench, parts
 from chipscale.serving.room import GIVEN, Room, room, weight_bytes
+from chipscale.serving.rows import cache_width, formats_of
 from chipscale.serving.rules import Rules, Speculation
 
 #: most tensor-parallel ranks (kernels of an all-reduce were measured up to so many), ranks of a replica, stages
 MOST_TP, MOST_RANKS, MOST_STAGES = 16, 256, 8
 #: 8-bit formats of weights that are tried beside 16 bit where none is named; 4-bit ones cost quality and are named by whoever accepts that
-FLOATING, WHOLE = ("fp8", "fp8_block"), ("int8",)
+FLOATING, WHOLE = ("fp8",), ("int8",)
+#: formats of published checkpoints that are served as they are
+OWN = ("mxfp4",)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is to be served on what: a model on `chips` chips of a bench, requests of `lengths`, weights in one of `formats`, `kv` bytes an element of the cache.
+    """What is to be served on what: a model on `chips` chips of a bench, requests of `lengths`, weights in one of `formats` (of dense layers and of experts), `kv` bytes an element
+    of the cache (None: as the engine stores it).
 
     `cached` is the share of each prompt that the prefix cache holds, `given` the share of memory that the engine may use.
     """
@@ -39,8 +44,8 @@ class Question:
     model: Model
     chips: int
     lengths: Lengths
-    formats: tuple[Format, ...]
-    kv: float = 2.0
+    formats: tuple[tuple[Format, Format], ...]
+    kv: float | None = None
     speculation: Speculation = Speculation()
     cached: float = 0.0
     given: float = GIVEN
@@ -96,10 +101,11 @@ class Fleet:
                      pace=_rows_of(self.pace, at), blocks=self.blocks[at])  # fmt: skip
 
 
-def usual_formats(bench: Bench) -> tuple[Format, ...]:
-    """Return the 16-bit format that a chip runs and its 8-bit ones, floating point before whole numbers."""
-    able = [[FORMATS[f] for f in group if bench.chip.has(f"peak_{FORMATS[f].precision}")] for group in (FLOATING, WHOLE)]
-    return (runnable(FORMATS["bf16"], bench.chip), *(able[0] or able[1]))
+def usual_formats(model: Model, chip: Chip) -> tuple[tuple[Format, Format], ...]:
+    """Return the formats of dense layers and experts that are tried where none is named: 16 bit, the chip's 8-bit ones (floating point before whole numbers), and the checkpoint's own."""
+    able = [[f for f in group if chip.has(f"peak_{FORMATS[f].precision}")] for group in (FLOATING, WHOLE)]
+    named = ["bf16", *(able[0] or able[1]), *((model.stored,) if model.stored in OWN else ())]
+    return tuple(dict.fromkeys(formats_of(n, n, n, model, chip) for n in named))
 
 
 def deployments(question: Question) -> Iterator[Deployment]:
@@ -118,8 +124,13 @@ def deployments(question: Question) -> Iterator[Deployment]:
         for dp in _powers(min(chips // tp, MOST_RANKS // tp) if feeds else 1):
             for pp in _powers(min(MOST_STAGES, model.layers, chips // (tp * dp))):
                 for moe_tp, moe_ep in _splits(feeds, tp, dp):
-                    for form in question.formats:
-                        yield Deployment(tp=tp, dp=dp, pp=pp, moe_tp=moe_tp, moe_ep=moe_ep, dense=form, experts=form, kv=question.kv)
+                    for dense, experts in question.formats:
+                        yield Deployment(tp=tp, dp=dp, pp=pp, moe_tp=moe_tp, moe_ep=moe_ep, dense=dense, experts=experts, kv=cached_width(question, dense))
+
+
+def cached_width(question: Question, dense: Format) -> float:
+    """Return the bytes of a cached element: those stated, or as the engine stores it."""
+    return cache_width(question.engine, dense) if question.kv is None else question.kv
 
 
 def fleet(question: Question, wanted: Sequence[Deployment] | None = None) -> Fleet:
@@ -269,15 +280,15 @@ def parse(text: str, question: Question) -> list[Deployment]:
     formats = []
     for word in text.replace(",", " ").replace("=", "").lower().split():
         name, digits = word.rstrip("0123456789"), word[len(word.rstrip("0123456789")) :]
-        if word in FORMATS:
-            formats.append(runnable(FORMATS[word], question.bench.chip))
+        if word.partition("/")[0] in FORMATS and word.rpartition("/")[2] in FORMATS:
+            formats.append(tuple(runnable(FORMATS[w], question.bench.chip) for w in (word.partition("/")[0], word.rpartition("/")[2])))
         elif name in degrees and digits and 1 <= int(digits[:9]) <= MOST_RANKS:
             degrees[name] = int(digits)
         else:
             raise EvidenceError(f"--plan {text}: {word!r} is no degree and no format; write as in --plan 'tp8 dp4 ep32 fp8' (degrees tp, dp, pp, ep, etp; formats {', '.join(FORMATS)})")
     _allowed(text, degrees, question)
-    return [Deployment(tp=degrees["tp"], dp=degrees["dp"], pp=degrees["pp"], moe_tp=degrees["etp"], moe_ep=degrees["ep"], dense=f, experts=f, kv=question.kv)
-            for f in (formats or question.formats)]  # fmt: skip
+    return [Deployment(tp=degrees["tp"], dp=degrees["dp"], pp=degrees["pp"], moe_tp=degrees["etp"], moe_ep=degrees["ep"], dense=dense, experts=experts,
+                       kv=cached_width(question, dense)) for dense, experts in (formats or question.formats)]  # fmt: skip
 
 
 def _allowed(text: str, degrees: dict[str, int], question: Question) -> None:

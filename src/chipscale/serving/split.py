@@ -9,7 +9,8 @@ from dataclasses import replace
 import numpy as np
 
 from chipscale.serving.apart import apart
-from chipscale.serving.choose import Offer
+from chipscale.serving.choose import Offer, alone
+from chipscale.serving.client import seen
 from chipscale.serving.metrics import Objective
 from chipscale.serving.plans import Fleet, Question, constants, pace_of, rules
 from chipscale.serving.room import token_bytes
@@ -82,13 +83,12 @@ def _reading(question: Question, found: Fleet, limits: Objective) -> np.ndarray:
     """Return the prompts a second and chip of each row that reads whole prompts; 0 where one alone takes too long."""
     e, l = question.engine, question.lengths
     prompt = np.full((len(found), 1), l.mean_input * (1.0 - question.cached))
-    sees = l.mean_input * question.cached + (prompt + 1.0) / 2.0
+    sees = l.mean_input - prompt / 2.0
     groups = np.array([[float(d.dp)] for d in found.deployments])
     together = np.maximum(np.floor(e.tokens / prompt), 1.0) * groups
-    alone = np.asarray(found.pace.seconds(prompt, prompt * sees, 0.0 * prompt, 0.0, 0.0, 1.0))
     full = np.asarray(found.pace.seconds(together * prompt, together * prompt * sees, 0.0 * prompt, 0.0, 0.0, together))
     size = np.array([[d.chips / d.pp] for d in found.deployments])
-    return np.asarray(np.where(alone <= OWN * limits.ttft, together / (full * size), 0.0)[:, 0])
+    return np.asarray(np.where(alone(question, found) <= OWN * limits.ttft, together / (full * size), 0.0)[:, 0])
 
 
 def _decoding(question: Question, found: Fleet, limits: Objective) -> np.ndarray:
@@ -111,11 +111,13 @@ def offers_of(question: Question, found: Fleet, p: int, d: int, count: int, user
     service = service_of(question, found, p, d, count, others)
     s = apart(service, users=users, requests=TURNS * users, input=l.input, output=l.output, low=l.low, high=l.high)
     k, replicas = constants(question, reads), others * decodes.pp
-    ttft = k.burst * s.ttft + k.first + k.tokenise * l.mean_input + k.admit * users / replicas + k.stream * s.step
+    prompt = float(alone(question, found.take([p]))[0, 0]) / (count * reads.pp)
+    view = seen(s, k, users=users, requests=TURNS * users, input=l.mean_input, output=l.mean_output, prompt=prompt)
+    ttft, tpot = np.asarray(view.ttft), np.asarray(view.tpot)
     return [Offer(decode=decodes, replicas=replicas, room=found.rooms[d], service=service, chips=question.chips, users=int(users[i]), ttft=float(ttft[i]),
-                  tpot=float(s.tpot[i]), queueing=float(s.queueing[i]), requests=float(s.requests[i]), tokens=float(s.tokens[i]),
+                  tpot=float(tpot[i]), queueing=float(s.queueing[i]), requests=float(s.requests[i]), tokens=float(s.tokens[i]),
                   running=float(s.running[i]) / replicas, step=float(s.step[i]), prefill=reads, prefill_replicas=count * reads.pp)
-            for i in range(len(users)) if np.isfinite(s.tpot[i])]  # fmt: skip
+            for i in range(len(users)) if np.isfinite(tpot[i])]  # fmt: skip
 
 
 def service_of(question: Question, found: Fleet, p: int, d: int, count: int, others: int) -> Service:
