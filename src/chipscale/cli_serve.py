@@ -22,9 +22,15 @@ def serve(
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="requests under way at once; the most within the limits if left out")] = None,
     rate: Annotated[float | None, typer.Option(metavar="N", help="requests a second that come by themselves")] = None,
     burst: Annotated[float, typer.Option(help="with --rate: variation of the gaps; 1 is Poisson, above 1 bursts, 0 a clock")] = 1.0,
-    trace: Annotated[Path | None, typer.Option(metavar="FILE", help="recorded requests: arrival_s, input_tokens, output_tokens as CSV or JSON lines")] = None,
-    slo_ttft: Annotated[str | None, typer.Option(metavar="2s", help="most time to the first token (5 s where neither limits nor load are stated)")] = None,
-    slo_tpot: Annotated[str | None, typer.Option(metavar="50ms", help="most time a token after it (50 ms where neither limits nor load are stated)")] = None,
+    trace: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="recorded requests: arrival_s, input_tokens, output_tokens as CSV or JSON lines")
+    ] = None,
+    slo_ttft: Annotated[
+        str | None, typer.Option(metavar="2s", help="most time to the first token (5 s where neither limits nor load are stated)")
+    ] = None,
+    slo_tpot: Annotated[
+        str | None, typer.Option(metavar="50ms", help="most time a token after it (50 ms where neither limits nor load are stated)")
+    ] = None,
     slo_at: Annotated[str, typer.Option(metavar="mean", help="what the limits are of: mean, p50, p90, p95, p99 of requests")] = "mean",
     precision: Annotated[str | None, typer.Option(metavar="NAME,...", help="formats of weights; 16 bit and 8 bit of the chip if left out")] = None,
     kv: Annotated[str, typer.Option(help="the cache: auto (16 bit), bf16, fp8 or int8")] = "auto",
@@ -40,7 +46,9 @@ def serve(
     pareto: Annotated[bool, typer.Option("--pareto", help="all of the front of tokens per chip against tokens per user")] = False,
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the load")] = 0,
     assume: Assume = None,
-    catalog: Annotated[Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")] = None,
+    catalog: Annotated[
+        Path | None, typer.Option("--catalog", metavar="DIR", help="a folder of your own chips, clusters, models, jobs, sources")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
 ) -> None:
     """Find the best deployment to serve MODEL, and say what users feel, what it delivers and what it costs."""
@@ -48,6 +56,7 @@ def serve(
     from chipscale.cli import say, show
     from chipscale.provision import Wish
     from chipscale.provision import serve as find
+    from chipscale.provision import versus as against
     from chipscale.report.jsonable import to_json
     from chipscale.report.serving import front_screen, serving_screen, versus_screen
 
@@ -57,10 +66,8 @@ def serve(
                 drafts=drafts, accepted=accepted, prefix=prefix_hit, price=price, electricity=electricity, watts=watts, seed=seed)  # fmt: skip
     known, taken = load(catalog), assumptions(assume)
     if versus is not None:
-        from chipscale.verdict.serving import versus as against
-
-        other, count = chip_count(versus)
-        verdict = against(known, model, chip, chips, other, wish_job(wish, plan, trace, rate, concurrency), assume=taken, seed=seed)
+        other, count = chip_count(versus, "--versus")
+        verdict = against(known, model, chip, chips, other, wish, assume=taken)
         return say(to_json(verdict)) if as_json else show(versus_screen(verdict, count))
     answers = find(known, model, chip, chips, wish, taken)
     if as_json:

@@ -2,5 +2,6 @@
 
 from chipscale.provision.answer import serve
 from chipscale.provision.nouns import Serving, Wish
+from chipscale.provision.versus import versus
 
-__all__ = ["Serving", "Wish", "serve"]
+__all__ = ["Serving", "Wish", "serve", "versus"]

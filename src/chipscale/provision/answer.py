@@ -31,7 +31,7 @@ from chipscale.serving.rules import Speculation
 from chipscale.serving.split import again, split
 from chipscale.serving.trace import read_trace
 from chipscale.verdict.nouns import Interval
-from chipscale.verdict.weighing import candidate
+from chipscale.verdict.world import candidate
 
 #: deployments shown beside the best, and points of the front
 OTHERS, FRONT = 6, 12
@@ -46,6 +46,7 @@ class Case:
     question: Question
     wish: Wish
     arrival: Open | Trace | None
+    chip: str
     hypothesis: str
     weight: float
     assumed: str = ""
@@ -72,16 +73,17 @@ def serve(catalog: Catalog, model: str, chip: str, chips: int, wish: Wish | None
     return [
         answer(case)
         for h in sorted(held.belief.hypotheses, key=lambda h: -h.weight)
-        for case in _cases(catalog, known, h.value, chips, wish, arrival, h.key, h.weight)
+        for case in _cases(catalog, known, h.value, chips, wish, arrival, (held.key, h.key, h.weight))
     ]
 
 
-def _cases(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish, arrival: Open | Trace | None, key: str, weight: float) -> list[Case]:
+def _cases(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish, arrival: Open | Trace | None, named: tuple[str, str, float]) -> list[Case]:
     """State the question under each assumption about drafts."""
+    key, hypothesis, weight = named
     accepted = (wish.accepted,) if wish.accepted is not None else (0.0,) if not wish.drafts else (0.0, float(wish.drafts))
     return [
-        Case(question=question(catalog, model, chip, chips, wish, arrival, Speculation(drafts=wish.drafts, accepted=a)), wish=wish, arrival=arrival, hypothesis=key,
-             weight=weight, assumed=f"{a:g} of {wish.drafts} drafts right in each step" if wish.drafts else "")
+        Case(question=question(catalog, model, chip, chips, wish, arrival, Speculation(drafts=wish.drafts, accepted=a)), wish=wish, arrival=arrival, chip=key,
+             hypothesis=hypothesis, weight=weight, assumed=f"{a:g} of {wish.drafts} drafts right in each step" if wish.drafts else "")
         for a in accepted
     ]  # fmt: skip
 
@@ -91,9 +93,13 @@ def question(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish,
     bench = Bench(catalog=catalog, chip=chip, engine=catalog.engine(wish.engine))
     lengths = Lengths(input=wish.input, output=wish.output, low=SPREAD[0], high=SPREAD[1])
     if isinstance(arrival, Trace):
-        lengths = Lengths(input=max(round(float(np.mean(arrival.input))), 1), output=max(round(float(np.mean(arrival.output))), 1), low=SPREAD[0], high=SPREAD[1])
+        lengths = Lengths(
+            input=max(round(float(np.mean(arrival.input))), 1), output=max(round(float(np.mean(arrival.output))), 1), low=SPREAD[0], high=SPREAD[1]
+        )
     if model.max_length and lengths.input + lengths.output > model.max_length:
-        raise EvidenceError(f"--input {lengths.input} and --output {lengths.output}: {model.name} reads {model.max_length:,} tokens at most; shorten them")
+        raise EvidenceError(
+            f"--input {lengths.input} and --output {lengths.output}: {model.name} reads {model.max_length:,} tokens at most; shorten them"
+        )
     return Question(bench=bench, model=model, chips=chips, lengths=lengths, formats=formats(model, chip, wish.formats), kv=wish.kv,
                     speculation=drafts, cached=wish.prefix)  # fmt: skip
 
@@ -112,10 +118,14 @@ def answer(case: Case) -> Serving:
     whole = grid(q, found)
     paired = wish.split == "auto" and not wish.plan
     two, points = split(q, found, limits, wish.concurrency) if paired and case.arrival is None else ([], [])
-    offers = sorted([*_offers(case, found, whole, limits), *two], key=lambda o: -o.tokens if case.arrival is None else o.ttft + o.tpot * q.lengths.mean_output)
+    offers = sorted(
+        [*_offers(case, found, whole, limits), *two], key=lambda o: -o.tokens if case.arrival is None else o.ttft + o.tpot * q.lengths.mean_output
+    )
     if not offers:
         raise EvidenceError(_best_that_can(case, found, whole, limits, paired))
-    top = confirmed(q, offers, limits, case.arrival, wish.statistic, wish.seed, _lowering(q, found) if case.arrival is None and wish.concurrency is None else None)
+    top = confirmed(
+        q, offers, limits, case.arrival, wish.statistic, wish.seed, _lowering(q, found) if case.arrival is None and wish.concurrency is None else None
+    )
     points = [p for p in front([*front_of(q, whole, limits.ttft), *points]) if p.tpot <= SLOWEST]
     return described(case, top, offers, points)
 
@@ -151,14 +161,22 @@ def _best_that_can(case: Case, found: Fleet, whole: Grid, limits: Objective, pai
     q, wish = case.question, case.wish
     rate = _rate(case.arrival)
     given = at_rate(q, whole, rate) if rate is not None else whole if wish.concurrency is None else at_users(q, found, wish.concurrency)
-    points = [(float(t), float(p), title(given.fleet.deployments[i])) for i, row in enumerate(zip(given.ttft, given.tpot, strict=True)) for t, p in zip(*row, strict=True)]
+    points = [
+        (float(t), float(p), title(given.fleet.deployments[i]))
+        for i, row in enumerate(zip(given.ttft, given.tpot, strict=True))
+        for t, p in zip(*row, strict=True)
+    ]
     if paired and rate is None:
         free = Objective(ttft=math.inf, tpot=math.inf)
-        points += [(o.ttft, o.tpot, f"{title(o.prefill or o.decode)} -> {title(o.decode)}") for o in split(q, found, free, wish.concurrency or q.chips)[0]]
+        points += [
+            (o.ttft, o.tpot, f"{title(o.prefill or o.decode)} -> {title(o.decode)}") for o in split(q, found, free, wish.concurrency or q.chips)[0]
+        ]
     points = [p for p in points if math.isfinite(p[1])] or points
     quick, fast = min(points), min(points, key=lambda p: p[1])
     near = min(points, key=lambda p: max(p[0] / limits.ttft, p[1] / limits.tpot))
-    asked = " and ".join(text for text, on in ((f"TTFT {limits.ttft:g} s", limits.ttft < math.inf), (f"TPOT {1e3 * limits.tpot:g} ms", limits.tpot < math.inf)) if on)
+    asked = " and ".join(
+        text for text, on in ((f"TTFT {limits.ttft:g} s", limits.ttft < math.inf), (f"TPOT {1e3 * limits.tpot:g} ms", limits.tpot < math.inf)) if on
+    )
     return (f"no deployment of {q.model.name} on {q.chips} x {q.bench.chip.id} keeps {asked}: the nearest is {near[2]} with TTFT {near[0]:.3g} s and TPOT {1e3 * near[1]:.3g} ms; the shortest TTFT is "
             f"{quick[0]:.3g} s, the shortest TPOT {1e3 * fast[1]:.3g} ms; relax --slo-ttft or --slo-tpot, or give more chips")  # fmt: skip
 
@@ -173,13 +191,13 @@ def described(case: Case, top: Confirmed, offers: Sequence[Offer], points: Seque
     bill = bills(q, wish, per_chip)
     room, answered = o.room, top.tokens / q.lengths.mean_output
     return Serving(
-        model=q.model.id, chip_id=q.bench.chip.id, hypothesis=case.hypothesis, weight=case.weight, cluster=q.cluster.id, chips=q.chips, engine=q.engine.name,
+        model=q.model.id, chip_id=case.chip, hypothesis=case.hypothesis, weight=case.weight, cluster=q.cluster.id, chips=q.chips, engine=q.engine.name,
         load=_load(case, o), limits=wish.bound, statistic=wish.statistic, assumed=case.assumed, best=choice(o, o), precision=_formats(o.decode), kv=o.decode.kv,
         ttft=ttft, tpot=tpot, waiting=m.queueing.mean.value, service=m.ttft.mean.value - m.queueing.mean.value, latency=m.latency.mean.value, step=o.step,
         running=o.running, parts=causes(q, o), requests=answered, goodput=answered * m.goodput / m.requests, capacity=capacity(o.service, q.lengths), tokens=rate, chip=per_chip,
         user=Interval(median=1.0 / tpot.mean.median, low=1.0 / tpot.mean.high, high=1.0 / tpot.mean.low), held=(("weights", room.weights), ("cache", room.memory - room.weights)),
         memory=q.bench.chip.value("memory_bytes"), cached=room.tokens, watts=bill.watts, joules=bill.joules, rent=bill.rent, electricity=bill.electricity,
-        others=_others(o, offers, case.arrival is not None), front=tuple(choice(p, p) for p in _thinned(points)),
+        others=_others(o, offers, q.lengths.mean_output if case.arrival is not None else 0.0), front=tuple(choice(p, p) for p in _thinned(points)),
         notes=_notes(case, top, spread, bill.missing), seed=wish.seed,
     )  # fmt: skip
 
@@ -204,14 +222,19 @@ def _answered(tokens: float, latency: float, ttft: Interval, tpot: Interval, out
     return Interval(median=tokens, low=tokens * latency / max(slow, latency), high=tokens * latency / min(fast, latency))
 
 
-def choice(o: Offer, top: Offer) -> Choice:
-    """Write an offer, and what it loses against the best, both in closed form."""
+def choice(o: Offer, top: Offer, output: float = 0.0) -> Choice:
+    """Write an offer, and what it loses against the best, both in closed form: tokens, or, where `output` is the length of answers that come as fast as they are asked for, speed."""
     reading = o.prefill_replicas * o.service.prefill.chips if o.service.prefill is not None else 0.0
     return Choice(plan=title(o.decode), reads=title(o.prefill) if o.prefill is not None else "", reading=round(reading), replicas=o.replicas / o.decode.pp, users=o.users,
-                  ttft=o.ttft, tpot=o.tpot, chip=o.chip, user=o.user, loses=0.0 if o is top else 1.0 - o.tokens / top.tokens, stops=o.stops)  # fmt: skip
+                  ttft=o.ttft, tpot=o.tpot, chip=o.chip, user=o.user, loses=1.0 - (_seconds(top, output) / _seconds(o, output) if output else o.tokens / top.tokens), stops=o.stops)  # fmt: skip
 
 
-def _others(top: Offer, offers: Sequence[Offer], open_: bool) -> tuple[Choice, ...]:
+def _seconds(o: Offer, output: float) -> float:
+    """Return the seconds of a whole answer."""
+    return o.ttft + o.tpot * output
+
+
+def _others(top: Offer, offers: Sequence[Offer], output: float) -> tuple[Choice, ...]:
     """List further deployments, those that differ in stages alone once; the best of each way of serving and each format among them."""
 
     def kind(o: Offer) -> tuple[Deployment | None, Deployment]:
@@ -224,7 +247,7 @@ def _others(top: Offer, offers: Sequence[Offer], open_: bool) -> tuple[Choice, .
     ways = [[o for o in once.values() if (o.prefill is None) == one] for one in (True, False)]
     first = {o.decode.dense.id: o for o in reversed(ways[0])}
     chosen = {id(o): o for o in [*first.values(), *ways[0][: OTHERS // 2], *ways[1][: OTHERS // 2]]}
-    return tuple(choice(o, top) for o in sorted(chosen.values(), key=lambda o: o.ttft + o.tpot if open_ else -o.tokens))
+    return tuple(choice(o, top, output) for o in sorted(chosen.values(), key=lambda o: _seconds(o, output) if output else -o.tokens))
 
 
 def _formats(on: Deployment) -> str:
@@ -257,8 +280,12 @@ def _notes(case: Case, top: Confirmed, spread: Spread, missing: Sequence[str]) -
     """Say what the figures rest on."""
     o = top.offer
     part = f"one of {top.share} equal parts, " if top.share > 1 else ""
-    found = [f"simulated: {part}{top.load.requests:,} requests behind {top.load.warmup:,} of warm-up, seed {top.load.seed}; closed form: TTFT {o.ttft:.3g} s, TPOT {1e3 * o.tpot:.3g} ms"]
-    found.append(f"80 % intervals: measured over predicted {spread.ttft[0]:.2f} to {spread.ttft[1]:.2f} for TTFT, {spread.tpot[0]:.2f} to {spread.tpot[1]:.2f} for TPOT")
+    found = [
+        f"simulated: {part}{top.load.requests:,} requests behind {top.load.warmup:,} of warm-up, seed {top.load.seed}; closed form: TTFT {o.ttft:.3g} s, TPOT {1e3 * o.tpot:.3g} ms"
+    ]
+    found.append(
+        f"80 % intervals: measured over predicted {spread.ttft[0]:.2f} to {spread.ttft[1]:.2f} for TTFT, {spread.tpot[0]:.2f} to {spread.tpot[1]:.2f} for TPOT"
+    )
     if isinstance(case.arrival, Trace) and (rate := _rate(case.arrival)) is not None and rate > capacity(o.service, case.question.lengths):
         found.append("the trace brings more than can be answered for ever; the queue grows while it lasts")
     if case.wish.statistic != "mean":

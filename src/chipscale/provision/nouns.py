@@ -190,4 +190,3 @@ class Serving:
 
 def _written(i: Interval, unit: str) -> str:
     return f"{show(i.median, unit)} ({show(i.low, unit)} – {show(i.high, unit)})"
-

@@ -24,7 +24,10 @@ def serving_screen(answers: Sequence[Serving]) -> RenderableType:
     """Show the first answer whole: deployment, what users feel, where the time goes, other deployments, the front; and what other hypotheses would give."""
     first = answers[0]
     blocks: list[RenderableType] = [Text(headline(first), style="bold"), Padding(_pairs(list(rows(first))), (0, 0, 0, 2)), Text("")]
-    blocks += [Text(f"where a decode step goes ({show(first.step, 's')}, {count(first.running)} requests at once)", style="bold"), Padding(_parts(first), (0, 0, 0, 2))]
+    blocks += [
+        Text(f"where a decode step goes ({show(first.step, 's')}, {count(first.running)} requests at once)", style="bold"),
+        Padding(_parts(first), (0, 0, 0, 2)),
+    ]
     if first.others:
         blocks += [Text(""), Text("other deployments, in closed form", style="bold"), Padding(_choices([first.best, *first.others]), (0, 0, 0, 2))]
     blocks += [Text(""), *_front(first)]
@@ -87,7 +90,7 @@ def rows(s: Serving) -> Iterator[tuple[str, str]]:
     yield "limits", f"{' and '.join(asked)}, {s.statistic} of the requests" if asked else "none stated (--slo-ttft, --slo-tpot)"
     yield "precision", f"weights {s.precision}, cache {8 * s.kv:g} bit"
     yield "time to the first token", _felt(s.ttft)
-    yield "", f"waiting {show(s.waiting, 's')}, reading the prompt and sending {show(s.service, 's')}"
+    yield "", f"waiting {show(s.waiting, 's') if s.waiting > 1e-6 else 'nothing'}, reading the prompt and sending {show(s.service, 's')}"
     yield "time a token after it", _felt(s.tpot)
     yield "whole answer", show(s.latency, "s")
     yield "tokens per second", f"a chip {_span(s.chip)}, a user {_span(s.user)}, all {_span(s.tokens)}"
@@ -119,7 +122,7 @@ def _span(i: Interval, unit: str = "") -> str:
 
 
 def _dollars(i: Interval) -> str:
-    return f"{i.median:.2g} USD ({i.low:.2g} – {i.high:.2g})"
+    return f"{i.median:.2g} USD ({i.low:.2g} – {i.high:.2g})" if i.low < i.high else f"{i.median:.2g} USD"
 
 
 def _pairs(lines: Sequence[tuple[str, str]]) -> Table:
@@ -142,7 +145,15 @@ def _parts(s: Serving) -> Table:
     return table
 
 
-CAUSE = {"products": "matrix products", "vector": "element-wise", "links": "collectives", "attention": "attention", "head": "logits", "stages": "between stages", "host": "host of the engine"}
+CAUSE = {
+    "products": "matrix products",
+    "vector": "element-wise",
+    "links": "collectives",
+    "attention": "attention",
+    "head": "logits",
+    "stages": "between stages",
+    "host": "host of the engine",
+}
 
 
 def _choices(choices: Sequence[Choice]) -> Table:
@@ -154,7 +165,15 @@ def _choices(choices: Sequence[Choice]) -> Table:
     if stopped:
         table.add_column("kept from more by", no_wrap=True)
     for i, c in enumerate(choices):
-        loses = "best" if not i else percent(c.loses) if c.loses > 0.005 else "as good" if c.loses > -0.005 else f"{percent(-c.loses)} more, not kept"
+        loses = (
+            "best"
+            if not i
+            else percent(c.loses)
+            if c.loses > 0.005
+            else "as good"
+            if c.loses > -0.005
+            else f"{percent(-c.loses)} more, but fails simulated"
+        )
         table.add_row(Text(written(c)), f"{c.users:,}", show(c.ttft, "s"), show(c.tpot, "s"), count(c.chip), loses, *([c.stops] if stopped else []))
     return table
 
@@ -187,5 +206,7 @@ def _if(answers: Sequence[Serving]) -> Table:
     table.add_column("deployment", overflow="fold")
     for a in answers:
         name = ", ".join(x for x in (a.hypothesis if a.hypothesis != CERTAIN else "", a.assumed) if x) or short(a.chip_id)
-        table.add_row(Text(name), percent(a.weight), _span(a.chip), show(a.ttft.mean.median, "s"), show(a.tpot.mean.median, "s"), Text(written(a.best)))
+        table.add_row(
+            Text(name), percent(a.weight), _span(a.chip), show(a.ttft.mean.median, "s"), show(a.tpot.mean.median, "s"), Text(written(a.best))
+        )
     return table

@@ -125,6 +125,25 @@ def within(given: Grid, limits: Objective) -> np.ndarray:
     return np.asarray((given.ttft <= limits.ttft) & (tpot <= limits.tpot))
 
 
+def reach(given: Grid, limits: Objective) -> np.ndarray:
+    """Return the most tokens a second of each row within the limits, between the points of a grid too; 0 where the fewest users exceed them. Shape (rows,).
+
+    X_j + f (X_(j+1) - X_j), f the least of (limit - v_j) / (v_(j+1) - v_j) over TTFT and TPOT, j the last point within.
+
+    Holds when tokens, TTFT and TPOT run straight between neighbours.
+    Source: de-boor-2001, chapter 1.
+    """
+    meets, rows = within(given, limits), np.arange(len(given.fleet))
+    at = np.where(meets, given.tokens, -1.0).argmax(axis=1)
+    after = np.minimum(at + 1, given.users.shape[1] - 1)
+    share = np.ones(len(rows))
+    for value, limit in ((given.ttft, limits.ttft), (np.nan_to_num(given.tpot), limits.tpot)):
+        here, there = value[rows, at], value[rows, after]
+        share = np.where(there > limit, np.minimum(share, (min(limit, 1e9) - here) / np.maximum(there - here, 1e-12)), share)
+    here, there = given.tokens[rows, at], given.tokens[rows, after]
+    return np.asarray(np.where(meets[rows, at], here + np.clip(share, 0.0, 1.0) * np.maximum(there - here, 0.0), 0.0))
+
+
 def stops(given: Grid, row: int, at: int, limits: Objective, question: Question) -> str:
     """Say what keeps a row from more users than those of a column."""
     after = min(at + 1, given.users.shape[1] - 1)
@@ -150,8 +169,7 @@ def offer(question: Question, given: Grid, row: int, at: int, stops: str = "") -
 def at_users(question: Question, found: Fleet, users: int) -> Grid:
     """Evaluate a fleet under `users` users in all; where there are fewer than replicas, some replicas idle."""
     busy = np.minimum(found.replicas, users)
-    each = grid(question, replace(found, replicas=busy), (users / busy)[:, None])
-    return each
+    return grid(question, replace(found, replicas=busy), (users / busy)[:, None])
 
 
 def with_users(question: Question, found: Fleet, o: Offer, users: int) -> Offer:
@@ -171,7 +189,9 @@ def at_rate(question: Question, given: Grid, rate: float) -> Grid:
     kept = [i for i in range(len(given.fleet)) if able[i, -1] > rate * (1.0 + 1e-9)]
     if not kept:
         best_ = int(able[:, -1].argmax())
-        raise EvidenceError(f"a load of {rate:.4g} requests/s is unstable: the best deployment answers {able[best_, -1]:.4g} requests/s; lower --rate or give more chips")
+        raise EvidenceError(
+            f"a load of {rate:.4g} requests/s is unstable: the best deployment answers {able[best_, -1]:.4g} requests/s; lower --rate or give more chips"
+        )
     users = [[float(np.interp(rate, able[i], given.users[i]))] for i in kept]
     return grid(question, given.fleet.take(kept), np.maximum(np.array(users), 1.0))
 

@@ -85,7 +85,9 @@ def confirm(question: Question, offer: Offer, arrival: Open | Trace | None, limi
     run = to_client(question, few, simulate(few.service, load))
     found = measure(run if isinstance(arrival, Trace) else trimmed(run, few.users), float(question.chips) / share, limits)
     output = question.lengths.mean_output
-    tokens = offer.users * output / found.latency.mean.value if arrival is None else arrival.rate * output if isinstance(arrival, Open) else found.tokens
+    tokens = (
+        offer.users * output / found.latency.mean.value if arrival is None else arrival.rate * output if isinstance(arrival, Open) else found.tokens
+    )
     return Confirmed(offer=offer, metrics=found, load=load, share=share, tokens=tokens)
 
 
@@ -98,8 +100,16 @@ def alike(offer: Offer) -> int:
 def shrunk(offer: Offer, share: int) -> Offer:
     """Return one of `share` equal parts of an offer."""
     pool, prefill = offer.service.pool, offer.service.prefill
-    service = replace(offer.service, pool=replace(pool, replicas=pool.replicas // share), prefill=prefill and replace(prefill, replicas=prefill.replicas // share))
-    return replace(offer, service=service, replicas=offer.replicas // share, prefill_replicas=offer.prefill_replicas // share, users=max(round(offer.users / share), 1))
+    service = replace(
+        offer.service, pool=replace(pool, replicas=pool.replicas // share), prefill=prefill and replace(prefill, replicas=prefill.replicas // share)
+    )
+    return replace(
+        offer,
+        service=service,
+        replicas=offer.replicas // share,
+        prefill_replicas=offer.prefill_replicas // share,
+        users=max(round(offer.users / share), 1),
+    )
 
 
 def load_of(offer: Offer, arrival: Open | Trace | None, lengths: Lengths, seed: int) -> Load:
@@ -107,7 +117,9 @@ def load_of(offer: Offer, arrival: Open | Trace | None, lengths: Lengths, seed: 
     if isinstance(arrival, Trace):
         return Load(arrival=arrival, requests=min(len(arrival.arrival), MOST), seed=seed)
     counted = max(TURNS * offer.users, FEWEST) + offer.users
-    return Load(arrival=arrival or Closed(users=offer.users), requests=counted, lengths=lengths, warmup=WARMUP * offer.users, drained=False, seed=seed)
+    return Load(
+        arrival=arrival or Closed(users=offer.users), requests=counted, lengths=lengths, warmup=WARMUP * offer.users, drained=False, seed=seed
+    )
 
 
 def trimmed(run: Served, last: int) -> Served:

@@ -73,7 +73,8 @@ class Bench:
     chip: Chip
     engine: Engine | None = None
     changed: Mapping[str, float] = field(default_factory=dict)
-    known: dict[tuple[str, str], tuple[Costing, Silicon]] = field(default_factory=dict, compare=False, repr=False)
+    known: dict[tuple[str, str], tuple[Costing, str]] = field(default_factory=dict, compare=False, repr=False)
+    numbers: dict[str, Silicon] = field(default_factory=dict, compare=False, repr=False)
 
     def seconds(self, form: Form, call: Any, precision: str, kind: str) -> Num:
         """Cost calls of one form at a precision, each as its kernel takes alone; `kind` names the number formats as measured rows do."""
@@ -82,14 +83,20 @@ class Bench:
             name = self.engine.kernel(form.id, self.chip.family, kind) if self.engine else ""
             brand = self.engine.id if self.engine else ""
             costing = costing_of(self.catalog, form, self.chip, wanted, brand, f"{name}:{kind}" if name else "")
-            self.known[form.id, kind] = costing, self.silicon(wanted)
-        costing, numbers = self.known[form.id, kind]
-        return costing.seconds(call, numbers)
+            self.known[form.id, kind] = costing, wanted
+        costing, wanted = self.known[form.id, kind]
+        return costing.seconds(call, self.silicon(wanted))
 
     def silicon(self, precision: str) -> Silicon:
         """Return the numbers of the chip that kernels read at a precision, at 16 bit where it is blank."""
-        numbers = silicon(self.chip, self.catalog, precision or base_precision(self.chip))
-        return replace(numbers, **{name: getattr(numbers, name) * factor for name, factor in self.changed.items()})
+        if precision not in self.numbers:
+            numbers = silicon(self.chip, self.catalog, precision or base_precision(self.chip))
+            self.numbers[precision] = replace(numbers, **{name: getattr(numbers, name) * factor for name, factor in self.changed.items()})
+        return self.numbers[precision]
+
+    def with_numbers(self, changed: Mapping[str, float]) -> Bench:
+        """Return a bench of the same kernels on a chip some of whose numbers are multiplied."""
+        return replace(self, changed=changed, numbers={})
 
 
 def parts(bench: Bench, model: Model, on: Deployment | Deployments, length: float, seen: float) -> Parts:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 
 import numpy as np
 
@@ -37,7 +37,8 @@ class Question:
     """What is to be served on what: a model on `chips` chips of a bench, requests of `lengths`, weights in one of `formats` (of dense layers and of experts), `kv` bytes an element
     of the cache (None: as the engine stores it).
 
-    `cached` is the share of each prompt that the prefix cache holds, `given` the share of memory that the engine may use.
+    `cached` is the share of each prompt that the prefix cache holds, `given` the share of memory that the engine may use;
+    pipelines have at most `stages`.
     """
 
     bench: Bench
@@ -46,9 +47,10 @@ class Question:
     lengths: Lengths
     formats: tuple[tuple[Format, Format], ...]
     kv: float | None = None
-    speculation: Speculation = Speculation()
+    speculation: Speculation = field(default_factory=Speculation)
     cached: float = 0.0
     given: float = GIVEN
+    stages: int = MOST_STAGES
 
     @property
     def engine(self) -> Engine:
@@ -122,10 +124,12 @@ def deployments(question: Question) -> Iterator[Deployment]:
         if heads % tp:
             continue
         for dp in _powers(min(chips // tp, MOST_RANKS // tp) if feeds else 1):
-            for pp in _powers(min(MOST_STAGES, model.layers, chips // (tp * dp))):
+            for pp in _powers(min(question.stages, model.layers, chips // (tp * dp))):
                 for moe_tp, moe_ep in _splits(feeds, tp, dp):
                     for dense, experts in question.formats:
-                        yield Deployment(tp=tp, dp=dp, pp=pp, moe_tp=moe_tp, moe_ep=moe_ep, dense=dense, experts=experts, kv=cached_width(question, dense))
+                        yield Deployment(
+                            tp=tp, dp=dp, pp=pp, moe_tp=moe_tp, moe_ep=moe_ep, dense=dense, experts=experts, kv=cached_width(question, dense)
+                        )
 
 
 def cached_width(question: Question, dense: Format) -> float:
@@ -245,7 +249,9 @@ def _sends(question: Question, rows: Sequence[Deployment]) -> np.ndarray:
 
 def _joined(paces: Sequence[Pace]) -> Pace:
     """Put the rows of several paces one below the other."""
-    stacked = {n: np.concatenate([np.asarray(getattr(p, n)) for p in paces]) for n in ("flow", "settle", "reach", "chunk", "pair", "step", "sequence")}
+    stacked = {
+        n: np.concatenate([np.asarray(getattr(p, n)) for p in paces]) for n in ("flow", "settle", "reach", "chunk", "pair", "step", "sequence")
+    }
     return Pace(tokens=TOKENS, running=RUNNING, **stacked)
 
 
@@ -266,7 +272,13 @@ def title(on: Deployment) -> str:
     >>> title(Deployment(tp=8, dp=4, moe_ep=32, dense=FORMATS["fp8"], experts=FORMATS["fp8"]))
     'tp8 dp4 ep32 fp8'
     """
-    degrees = [("tp", on.tp, True), ("dp", on.dp, on.dp > 1), ("pp", on.pp, on.pp > 1), ("ep", on.moe_ep, on.moe_ep > 1), ("etp", on.moe_tp, on.moe_tp > 1)]
+    degrees = [
+        ("tp", on.tp, True),
+        ("dp", on.dp, on.dp > 1),
+        ("pp", on.pp, on.pp > 1),
+        ("ep", on.moe_ep, on.moe_ep > 1),
+        ("etp", on.moe_tp, on.moe_tp > 1),
+    ]
     form = on.dense.id if on.dense == on.experts else f"{on.dense.id}/{on.experts.id}"
     return " ".join([*(f"{name}{n}" for name, n, shown in degrees if shown), form])
 
@@ -285,7 +297,9 @@ def parse(text: str, question: Question) -> list[Deployment]:
         elif name in degrees and digits and 1 <= int(digits[:9]) <= MOST_RANKS:
             degrees[name] = int(digits)
         else:
-            raise EvidenceError(f"--plan {text}: {word!r} is no degree and no format; write as in --plan 'tp8 dp4 ep32 fp8' (degrees tp, dp, pp, ep, etp; formats {', '.join(FORMATS)})")
+            raise EvidenceError(
+                f"--plan {text}: {word!r} is no degree and no format; write as in --plan 'tp8 dp4 ep32 fp8' (degrees tp, dp, pp, ep, etp; formats {', '.join(FORMATS)})"
+            )
     _allowed(text, degrees, question)
     return [Deployment(tp=degrees["tp"], dp=degrees["dp"], pp=degrees["pp"], moe_tp=degrees["etp"], moe_ep=degrees["ep"], dense=dense, experts=experts,
                        kv=cached_width(question, dense)) for dense, experts in (formats or question.formats)]  # fmt: skip
@@ -309,4 +323,3 @@ def _allowed(text: str, degrees: dict[str, int], question: Question) -> None:
     for bad, why in problems:
         if bad:
             raise EvidenceError(f"--plan {text}: {why}; choose another degree")
-

@@ -131,7 +131,15 @@ def predicted(stacks: Sequence[Stack], k: Constants, count: int) -> tuple[np.nda
         pace = paced(s.parts, mine)
         served = steady(pace, s.rules, users=s.users, requests=s.requests, input=s.input, output=s.output, low=s.low, high=s.high)
         middle = (s.low + s.high) / 2.0
-        view = seen(served, mine, users=s.users, requests=s.requests, input=s.input * middle, output=s.output * middle, prompt=alone(pace, s.rules, s.input * middle))
+        view = seen(
+            served,
+            mine,
+            users=s.users,
+            requests=s.requests,
+            input=s.input * middle,
+            output=s.output * middle,
+            prompt=alone(pace, s.rules, s.input * middle),
+        )
         ttft[s.rows], tpot[s.rows] = view.ttft, view.tpot
     return ttft, tpot
 

@@ -80,7 +80,16 @@ def load(path: Path, catalog: Catalog) -> list[Point | Unread]:
             found.append(understand(row, key, catalog))
         except Unusable as problem:
             labels, clean = _labels(row), not text(row, "doubt")
-            found.append(Unread(key=key, labels=labels, clean=clean, ttft=_milli(row, "measured_ttft_ms"), tpot=_milli(row, "measured_tpot_ms"), reason=str(problem)))
+            found.append(
+                Unread(
+                    key=key,
+                    labels=labels,
+                    clean=clean,
+                    ttft=_milli(row, "measured_ttft_ms"),
+                    tpot=_milli(row, "measured_tpot_ms"),
+                    reason=str(problem),
+                )
+            )
         except EvidenceError as problem:
             raise problem if str(problem).startswith(str(path)) else EvidenceError(f"{path}, {problem}") from problem
     return found

@@ -55,7 +55,7 @@ def _kept(offers: Sequence[Offer], limits: Objective) -> list[Offer]:
 
 def _users(question: Question, found: Fleet, d: int) -> np.ndarray:
     """Return the users to try: up to twice what the caches of all decode replicas hold."""
-    return USERS[USERS <= max(2.0 * found.blocks[d] * question.engine.block / question.seen, 1.0)] * found.replicas[d]
+    return USERS[max(2.0 * found.blocks[d] * question.engine.block / question.seen, 1.0) >= USERS] * found.replicas[d]
 
 
 def _pairs(question: Question, found: Fleet, limits: Objective) -> Iterator[tuple[int, int, int]]:
@@ -81,9 +81,9 @@ def _first(rate: np.ndarray, found: Fleet) -> list[int]:
 
 def _reading(question: Question, found: Fleet, limits: Objective) -> np.ndarray:
     """Return the prompts a second and chip of each row that reads whole prompts; 0 where one alone takes too long."""
-    e, l = question.engine, question.lengths
-    prompt = np.full((len(found), 1), l.mean_input * (1.0 - question.cached))
-    sees = l.mean_input - prompt / 2.0
+    e, lengths = question.engine, question.lengths
+    prompt = np.full((len(found), 1), lengths.mean_input * (1.0 - question.cached))
+    sees = lengths.mean_input - prompt / 2.0
     groups = np.array([[float(d.dp)] for d in found.deployments])
     together = np.maximum(np.floor(e.tokens / prompt), 1.0) * groups
     full = np.asarray(found.pace.seconds(together * prompt, together * prompt * sees, 0.0 * prompt, 0.0, 0.0, together))
@@ -93,8 +93,8 @@ def _reading(question: Question, found: Fleet, limits: Objective) -> np.ndarray:
 
 def _decoding(question: Question, found: Fleet, limits: Objective) -> np.ndarray:
     """Return the answers a second and chip of each row that only decodes, at as many users as TPOT and cache admit; 0 where one alone is too slow."""
-    l, drafts = question.lengths, question.speculation
-    scalar = [np.asarray(float(x)) for x in (l.input, l.output, l.low, l.high)]
+    lengths, drafts = question.lengths, question.speculation
+    scalar = [np.asarray(float(x)) for x in (lengths.input, lengths.output, lengths.low, lengths.high)]
     work = means(rules(question, found.deployments[0], 1.0), drafts, *scalar)
     n = np.broadcast_to(USERS, (len(found), len(USERS)))
     step = np.asarray(found.pace.seconds(0.0 * n, 0.0, n, n * float(work.context), float(drafts.drafts)))
@@ -106,13 +106,13 @@ def _decoding(question: Question, found: Fleet, limits: Objective) -> np.ndarray
 
 def offers_of(question: Question, found: Fleet, p: int, d: int, count: int, users: np.ndarray) -> list[Offer]:
     """Evaluate `count` replicas of row `p` that read for all replicas of row `d` that the other chips hold, at `users` users in all."""
-    reads, decodes, l = found.deployments[p], found.deployments[d], question.lengths
+    reads, decodes, lengths = found.deployments[p], found.deployments[d], question.lengths
     others = (question.chips - count * reads.chips) // decodes.chips
     service = service_of(question, found, p, d, count, others)
-    s = apart(service, users=users, requests=TURNS * users, input=l.input, output=l.output, low=l.low, high=l.high)
+    s = apart(service, users=users, requests=TURNS * users, input=lengths.input, output=lengths.output, low=lengths.low, high=lengths.high)
     k, replicas = constants(question, reads), others * decodes.pp
     prompt = float(alone(question, found.take([p]))[0, 0]) / (count * reads.pp)
-    view = seen(s, k, users=users, requests=TURNS * users, input=l.mean_input, output=l.mean_output, prompt=prompt)
+    view = seen(s, k, users=users, requests=TURNS * users, input=lengths.mean_input, output=lengths.mean_output, prompt=prompt)
     ttft, tpot = np.asarray(view.ttft), np.asarray(view.tpot)
     return [Offer(decode=decodes, replicas=replicas, room=found.rooms[d], service=service, chips=question.chips, users=int(users[i]), ttft=float(ttft[i]),
                   tpot=float(tpot[i]), queueing=float(s.queueing[i]), requests=float(s.requests[i]), tokens=float(s.tokens[i]),
@@ -123,7 +123,9 @@ def offers_of(question: Question, found: Fleet, p: int, d: int, count: int, user
 def service_of(question: Question, found: Fleet, p: int, d: int, count: int, others: int) -> Service:
     """Build the service of two pools."""
     reads, decodes = found.deployments[p], found.deployments[d]
-    reading = Pool(pace=pace_of(found, p), rules=rules(question, reads, float(found.blocks[p])), replicas=count * reads.pp, chips=float(reads.tp * reads.dp))
+    reading = Pool(
+        pace=pace_of(found, p), rules=rules(question, reads, float(found.blocks[p])), replicas=count * reads.pp, chips=float(reads.tp * reads.dp)
+    )
     decoding = Pool(pace=pace_of(found, d), rules=replace(rules(question, decodes, float(found.blocks[d])), cached=0.0), replicas=others * decodes.pp,
                     chips=float(decodes.tp * decodes.dp))  # fmt: skip
     s = question.silicon
