@@ -77,7 +77,9 @@ def serve(catalog: Catalog, model: str, chip: str, chips: int, wish: Wish | None
     ]
 
 
-def _cases(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish, arrival: Open | Trace | None, named: tuple[str, str, float]) -> list[Case]:
+def _cases(
+    catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish, arrival: Open | Trace | None, named: tuple[str, str, float]
+) -> list[Case]:
     """State the question under each assumption about drafts."""
     key, hypothesis, weight = named
     accepted = (wish.accepted,) if wish.accepted is not None else (0.0,) if not wish.drafts else (0.0, float(wish.drafts))

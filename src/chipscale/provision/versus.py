@@ -23,7 +23,9 @@ def job_of(model: str, chips: int, wish: Wish) -> Job:
     for option, given in (("concurrency", wish.concurrency), ("rate", wish.rate), ("trace", wish.trace), ("plan", wish.plan), ("drafts", wish.drafts or None), ("prefix-hit", wish.prefix or None),
                           ("kv", wish.kv)):  # fmt: skip
         if given is not None:
-            raise EvidenceError(f"--{option} {given} does not go with --versus, which gives both chips as much load as they bear on their best deployments; leave one out")
+            raise EvidenceError(
+                f"--{option} {given} does not go with --versus, which gives both chips as much load as they bear on their best deployments; leave one out"
+            )
     ttft, tpot = wish.bound
     if not math.isfinite(tpot):
         raise EvidenceError("--versus needs a pace that users are owed; state --slo-tpot, as in --slo-tpot 50ms")
@@ -32,7 +34,9 @@ def job_of(model: str, chips: int, wish: Wish) -> Job:
                ttft=ttft, tpot=tpot, engine=wish.engine)  # fmt: skip
 
 
-def versus(catalog: Catalog, model: str, a: str, chips: int, b: str, wish: Wish | None = None, *, assume: Mapping[str, str] | None = None, draws: int = 1024) -> Verdict:
+def versus(
+    catalog: Catalog, model: str, a: str, chips: int, b: str, wish: Wish | None = None, *, assume: Mapping[str, str] | None = None, draws: int = 1024
+) -> Verdict:
     """Weigh chip A against chip B on serving a model, `chips` of either: `a_per_1000_b` of its one job says how many A serve what 1,000 B serve.
 
     Errors: as `weigh`; a model that does not fit on so many chips of either kind, limits that one of them cannot keep.

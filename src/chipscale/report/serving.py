@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chipscale.provision.nouns import Choice, Felt, Serving
 from chipscale.report.terminal import CERTAIN, LABEL
-from chipscale.report.words import count, counts, pair, percent, plural, ratio, short, span
+from chipscale.report.words import cause, count, counts, pair, percent, plural, ratio, short, span
 from chipscale.units import show
 from chipscale.verdict.nouns import Interval, Verdict
 
@@ -141,19 +141,8 @@ def _parts(s: Serving) -> Table:
     table.add_column("bar", no_wrap=True)
     parts = sorted(s.parts, key=lambda p: -p[1])
     for name, t in parts:
-        table.add_row(Text(CAUSE.get(name, name)), show(t, "s"), "█" * max(1, round(BAR * t / parts[0][1])))
+        table.add_row(Text(cause(name)), show(t, "s"), "█" * max(1, round(BAR * t / parts[0][1])))
     return table
-
-
-CAUSE = {
-    "products": "matrix products",
-    "vector": "element-wise",
-    "links": "collectives",
-    "attention": "attention",
-    "head": "logits",
-    "stages": "between stages",
-    "host": "host of the engine",
-}
 
 
 def _choices(choices: Sequence[Choice]) -> Table:

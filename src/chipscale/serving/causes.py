@@ -12,8 +12,8 @@ from chipscale.serving.pace import Pace
 from chipscale.serving.parts import Parts, parts
 from chipscale.serving.plans import Question, constants
 
-#: causes of a step, each with the part that is left where all others are taken away
-CAUSES = ("products", "experts", "vector", "links")
+#: causes of a step outside attention, each with its part
+PARTS = {"gemm": "products", "experts": "experts", "elementwise": "vector", "links": "links"}
 
 
 def causes(question: Question, offer: Offer) -> tuple[tuple[str, float], ...]:
@@ -26,14 +26,14 @@ def causes(question: Question, offer: Offer) -> tuple[tuple[str, float], ...]:
     k, n, drafts = constants(question, offer.decode), offer.running, question.speculation.drafts
     whole = paced(found, k)
     tokens = n * (1.0 + drafts)
-    flow = [(name, float(paced(_only(found, name), k).flowing(tokens))) for name in CAUSES]
+    flow = [(name, float(paced(_only(found, part), k).flowing(tokens))) for name, part in PARTS.items()]
     headless = paced(replace(found, head=np.zeros_like(found.head)), k)
     head = float(whole.settled(n)) - float(headless.settled(n))
     attention = float(headless.settled(n)) + float(whole.reached(n)) * n * question.seen
     sends = float(offer.service.pool.pace.flowing(tokens)) - sum(t for _, t in flow)
     host = float(whole.step + whole.sequence * n)
     listed = [*flow, ("attention", attention), ("head", head), ("stages", sends), ("host", host)]
-    listed.append(("prompts of others", max(offer.step - _alone(offer.service.pool.pace, question, n), 0.0)))
+    listed.append(("prompts", max(offer.step - _alone(offer.service.pool.pace, question, n), 0.0)))
     return tuple((name, t) for name, t in listed if t > 1e-4 * offer.step)
 
 
@@ -44,4 +44,4 @@ def _alone(pace: Pace, question: Question, n: float) -> float:
 
 def _only(found: Parts, name: str) -> Parts:
     """Return parts of which all but one are nothing."""
-    return replace(found, **{other: np.zeros_like(getattr(found, other)) for other in CAUSES if other != name})
+    return replace(found, **{other: np.zeros_like(getattr(found, other)) for other in PARTS.values() if other != name})

@@ -20,7 +20,7 @@ from chipscale.facts.job import Job
 from chipscale.facts.parameters import parameters
 from chipscale.serving import calibration
 from chipscale.serving.causes import causes
-from chipscale.serving.choose import USERS, best, grid, reach
+from chipscale.serving.choose import USERS, best, front_of, grid, reach
 from chipscale.serving.deployment import Deployment
 from chipscale.serving.load import Lengths
 from chipscale.serving.metrics import Objective
@@ -45,6 +45,8 @@ NARROW_FIRST = ("nvfp4", "mxfp4", "fp8", "int8")
 KEPT, LEAN = 8, 3
 #: lengths are uniform within so much of their mean, and users of a replica at which fleets are compared
 SPREAD, COARSE = (0.8, 1.2), USERS[::2]
+#: how far beyond the limit of TPOT a front is shown
+SLOWEST = 4.0
 #: numbers of silicon by kind, in the order in which B is turned into A
 STEPS = (("compute", ("peak", "peak16", "cores", "exponentials", "pace")), ("memory", ("memory_bandwidth", "cache_bytes")),
          ("fabric", ("link_bandwidth", "outer_bandwidth")))  # fmt: skip
@@ -195,8 +197,9 @@ def side(world: World, c: Candidate, job: Job, r: Run) -> Side:  # noqa: ARG001 
     """Describe one chip at its most likely hypothesis and best deployment; `seconds` are of a mean decode step."""
     served, hypothesis = r.served[r.best], c.belief.hypotheses[r.best]
     q = served.question
-    found = fleet(q, served.kept)
-    o = best(q, grid(q, found), limits_of(job), 1)[0]
+    limits = limits_of(job)
+    o = best(q, grid(q, fleet(q, served.kept)), limits, 1)[0]
+    points = front_of(q, grid(q, fleet(q)), limits.ttft)
     parts = causes(q, o)
     step = sum(t for _, t in parts)
     spread = calibration.interval(q.bench.catalog, engine=q.engine, chip=q.bench.chip, model=q.model, split=False).tpot
@@ -206,7 +209,7 @@ def side(world: World, c: Candidate, job: Job, r: Run) -> Side:  # noqa: ARG001 
                 seconds=Interval(median=step, low=step * spread[0], high=step * spread[1]), rate=interval(1.0 / r.seconds / job.chips),
                 mfu=active * o.tokens * (1.0 + job.length / job.output) / job.chips / float(peak), memory_bytes=o.room.memory,
                 memory_capacity=hypothesis.value.value("memory_bytes"), parts=parts, fits=float(np.mean(np.isfinite(r.seconds))),
-                held=(("weights", o.room.weights), ("cache", o.room.memory - o.room.weights)))  # fmt: skip
+                held=(("weights", o.room.weights), ("cache", o.room.memory - o.room.weights)), front=tuple((p.user, p.chip) for p in points if p.tpot <= SLOWEST * job.tpot))  # fmt: skip
 
 
 def contributions(world: World, job: Job, a: Candidate, b: Candidate, ra: Run, rb: Run) -> tuple[tuple[str, float], ...]:  # noqa: ARG001
@@ -214,7 +217,8 @@ def contributions(world: World, job: Job, a: Candidate, b: Candidate, ra: Run, r
     one, two = ra.served[ra.best], rb.served[rb.best]
     ours, theirs = one.question.silicon, two.question.silicon
     memory = a.belief.hypotheses[ra.best].value.value("memory_bytes") / b.belief.hypotheses[rb.best].value.value("memory_bytes")
-    last, changed = rate_with(two, job, {}), {}
+    last = rate_with(two, job, {})
+    changed: dict[str, float] = {}
     factors: list[tuple[str, float]] = []
     for name, numbers in (("capacity", ()), *STEPS):
         changed = {**changed, **{n: _over(ours, theirs, n) for n in numbers}}

@@ -174,11 +174,18 @@ def _wrongness(c: Calibration, jobs: Sequence[JobVerdict]) -> tuple[str, ...]:
     kinds = f"dense {percent('source_group_dense')}, MoE {percent('source_group_moe')}, Ascend {percent('source_group_ascend')}"
     phases, said = {j.job.phase for j in jobs}, []
     if "train" in phases:
-        said += [f"training, a source never seen: {percent('source_group')} (n = {c.rows}; {kinds})", f"training, a chip never seen: {percent('chip')}"]
+        said += [
+            f"training, a source never seen: {percent('source_group')} (n = {c.rows}; {kinds})",
+            f"training, a chip never seen: {percent('chip')}",
+        ]
     if "serve" in phases:
-        steps = dict.fromkeys((s.chip, s.seconds.low / s.seconds.median, s.seconds.high / s.seconds.median) for j in jobs if j.job.phase == "serve" for s in (j.a, j.b))
+        steps = dict.fromkeys(
+            (s.chip, s.seconds.low / s.seconds.median, s.seconds.high / s.seconds.median) for j in jobs if j.job.phase == "serve" for s in (j.a, j.b)
+        )
         worst = (min(low for _, low, _ in steps), max(high for _, _, high in steps))
-        said.append(f"serving: 80 % of measured times a token within {100.0 * (worst[0] - 1.0):+.0f} % and {100.0 * (worst[1] - 1.0):+.0f} % of the prediction")
+        said.append(
+            f"serving: 80 % of measured times a token within {100.0 * (worst[0] - 1.0):+.0f} % and {100.0 * (worst[1] - 1.0):+.0f} % of the prediction"
+        )
     if phases & {"prefill", "decode"}:
         said.append("prefill and decode: roofline level, not yet held against measurements")
     return tuple(said)
