@@ -21,12 +21,12 @@ from chipscale.serving.capacity import capacity
 from chipscale.serving.causes import causes
 from chipscale.serving.choose import Grid, Offer, at_rate, at_users, best, front, front_of, grid, offer, with_users, within
 from chipscale.serving.confirm import Confirmed, confirmed
-from chipscale.serving.deployment import Deployment, Format
+from chipscale.serving.deployment import FORMATS, Deployment, Format
 from chipscale.serving.load import Lengths, Open, Trace
 from chipscale.serving.metrics import Distribution, Objective
 from chipscale.serving.parts import Bench
 from chipscale.serving.plans import Fleet, Question, fleet, parse, title, usual_formats
-from chipscale.serving.rows import formats_of
+from chipscale.serving.rows import CALLED, formats_of
 from chipscale.serving.rules import Speculation
 from chipscale.serving.split import again, split
 from chipscale.serving.trace import read_trace
@@ -37,6 +37,8 @@ from chipscale.verdict.world import candidate
 OTHERS, FRONT = 6, 12
 #: seconds a token beyond which no point of the front is shown: slower than anybody reads
 SLOWEST = 0.25
+#: seconds to the first token beyond which a point of the front is left out where no limit is stated
+PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +110,9 @@ def question(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish,
 
 def formats(model: Model, chip: Chip, named: Sequence[str]) -> tuple[tuple[Format, Format], ...]:
     """Return the formats named, as the chip runs the model's dense layers and experts in them, or the usual ones."""
+    for name in named:
+        if name not in CALLED:
+            raise EvidenceError(f"--precision {name}: it is one of {', '.join(n for n in FORMATS if n in CALLED)}")
     with inside("--precision"):
         return tuple(dict.fromkeys(formats_of(n, n, n, model, chip) for n in named)) or usual_formats(model, chip)
 
@@ -128,7 +133,7 @@ def answer(case: Case) -> Serving:
     top = confirmed(
         q, offers, limits, case.arrival, wish.statistic, wish.seed, _lowering(q, found) if case.arrival is None and wish.concurrency is None else None
     )
-    points = [p for p in front([*front_of(q, whole, limits.ttft), *points]) if p.tpot <= SLOWEST]
+    points = [p for p in front([*front_of(q, whole, min(limits.ttft, PATIENCE)), *points]) if p.tpot <= SLOWEST]
     return described(case, top, offers, points)
 
 
