@@ -653,3 +653,82 @@ def test_train_names_the_hypothesis_of_each_plan(run: Run) -> None:
     heads = [line.split()[0] for line in found.out.partition("other plans")[2].splitlines() if "dp=" in line]
     assert sorted(heads) == ["950-28", "950-36", "press-2pf", "quad-die"]  # the likeliest, 950-32, stands above
     assert "950-32" in found.out
+
+
+def test_a_frontier_is_printed_and_counted(run: Run) -> None:
+    screen, data = run("train", LLAMA, "--on", "h100:8, 16", "--pareto"), run("train", LLAMA, "--on", "h100:8, 16", "--pareto", "--json")
+    assert screen.code == data.code == 0
+    sides = json.loads(data.out)
+    assert f"{len(sides)} plans that no other beats" in screen.out
+    assert {s["chips"] for s in sides} == {8, 16}
+    points = [(s["seconds"]["median"], s["memory_bytes"], s["chips"]) for s in sides]
+    assert all(math.isfinite(x) for p in points for x in p)
+    assert not [p for p in points if any(q != p and all(a <= b for a, b in zip(q, p, strict=True)) for q in points)]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--plan", "tp=8"), "--plan tp=8: does not go with --pareto, which compares all plans; leave one of them out"),
+        (("--tokens", "1T"), "--tokens 1T: does not go with --pareto"),
+        (("--trace", "t.json"), "--trace t.json: does not go with --pareto"),
+        (("--stage-layers", "3,4"), "--stage-layers 3,4: does not go with --pareto"),
+        (("--offload", "weights"), "--offload weights: 'weights' is not one of none, optimizer, activations, both"),
+        (("--precision", "fp64"), "--precision fp64: training is planned in bf16"),
+    ],
+)
+def test_what_a_frontier_cannot_take(run: Run, options: tuple[str, ...], words: str) -> None:
+    refused(run("train", LLAMA, "--on", "h100:8", "--pareto", *options), words)
+
+
+@pytest.mark.parametrize(
+    ("on", "words"),
+    [
+        ("h100:1,024", "is this one number or several? Write h100:1024, or 'h100:1, 024' with blanks"),
+        ("h100:8,x", "'x' is not a number of chips"),
+        ("h100:8,0", "0 chips cannot be"),
+        ("h100", "write CHIP:N"),
+    ],
+)
+def test_sizes_of_a_frontier_are_whole_numbers(run: Run, on: str, words: str) -> None:
+    refused(run("train", LLAMA, "--on", on, "--pareto"), words)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"--sizes": "8,x"}, "--sizes 8,x: write whole numbers of chips from 1 to 10,000,000, parted by commas"),
+        ({"--sizes": "0"}, "--sizes 0: write whole numbers of chips"),
+        ({"--chips": "h1000"}, "unknown chip 'h1000'"),
+        ({"--models": "Lama"}, "unknown model 'Lama'"),
+        ({"--chips": ","}, "--chips: names nothing; write one or several"),
+        ({"--models": ","}, "--models: names nothing; write one or several"),
+        ({"--sizes": ","}, "--sizes: names nothing; write one or several"),
+        ({"--precision": "fp64"}, "--precision fp64: training is planned in"),
+        ({"--out": "/no/such/folder/r"}, "/no/such/folder"),
+    ],
+)
+def test_what_a_sweep_cannot_take(run: Run, tmp_path: Path, changed: dict[str, str], words: str) -> None:
+    options = {"--chips": "h100", "--models": LLAMA, "--sizes": "8", "--out": str(tmp_path / "r"), **changed}
+    refused(run("sweep", *(part for pair in options.items() for part in pair)), words)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize("missing", ["--chips", "--models", "--sizes", "--out"])
+def test_a_sweep_says_what_it_lacks(run: Run, tmp_path: Path, missing: str) -> None:
+    options = {"--chips": "h100", "--models": LLAMA, "--sizes": "8", "--out": str(tmp_path / "r")}
+    found = run("sweep", *(part for name, value in options.items() if name != missing for part in (name, value)))
+    assert found.code == 2
+    assert missing in found.err
+
+
+def test_offload_is_searched_or_stated_but_not_both(run: Run) -> None:
+    found = run("train", "Meta-Llama-3.1-70B", "--on", "h100:32", "--offload", "optimizer", "--precision", "bf16", "--json")
+    assert found.code == 0
+    assert "offload=optimizer" in json.loads(found.out)[0]["plan"]
+    refused(
+        run("train", LLAMA, "--on", "h100:8", "--offload", "both", "--plan", "tp=8"), "--offload both: is for the search; with --plan write it there"
+    )
+    refused(
+        run("train", LLAMA, "--on", "910b2:8", "--offload", "both"), "--offload copies over the link to the host, and nothing is known of that of"
+    )

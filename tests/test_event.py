@@ -118,11 +118,11 @@ def test_jitter_costs_time_and_repeats_with_its_seed() -> None:
 
 
 def test_offload_copies_hide_behind_compute_until_they_are_too_long() -> None:
-    """A copy shorter than a forward pass is hidden, but where the backward pass follows at once; one longer than a micro-batch decides."""
+    """A copy shorter than a forward pass is hidden; either pass lasts as long as a longer one."""
     o, load = order("1f1b", 4, 1, 32), plain("1f1b", 4, 32)
     short, long = (np.array([x, x, x, 0.0]) for x in (0.5, 4.0))
     assert replay(o, replace(load, copy=short)).seconds == pytest.approx(replay(o, load).seconds)
-    assert replay(o, replace(load, copy=long)).seconds > 32 * 4.0
+    assert replay(o, replace(load, copy=long)).seconds >= 32 * 2 * 4.0
 
 
 def test_reduction_is_late_by_its_share_and_the_optimizer_follows() -> None:

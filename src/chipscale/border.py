@@ -188,8 +188,10 @@ class FrameworkFile(_Border):
     offload_optimizer: float = Field(default=0, ge=0, le=1, strict=False)
     offload_activations: float = Field(default=0, ge=0, le=1, strict=False)
     variants: dict[str, dict[Literal["weight", "gradient", "optimizer", "logit", "scratch", "reserved"], float]] = {}
+    cp_kinds: list[Literal["p2p", "all_gather", "a2a"]] = Field(default=["p2p"], min_length=1)
+    cuda_graph: Literal["none", "part", "full"] = "none"
     lacks: list[Literal["native_attention", "expert_tp"]] = []
-    since: dict[Literal["tp_overlap", "ep_overlap", "fused_dispatch", "native_attention", "expert_tp"], Year] = {}
+    since: dict[Literal["tp_overlap", "ep_overlap", "fused_dispatch", "native_attention", "expert_tp", "cuda_graph"], Year] = {}
     source: str
     date: str
 

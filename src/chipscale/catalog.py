@@ -335,7 +335,7 @@ class Catalog:
                           reserved=f.reserved, offload_optimizer=f.offload_optimizer, offload_activations=f.offload_activations)  # fmt: skip
         variants = tuple((name.lower(), replace(keeping, **dict(changes.items()))) for name, changes in f.variants.items())
         return Framework(id=f.id, name=f.name, matches=tuple(f.matches), sharding=f.sharding, recompute=tuple(f.recompute.items()),
-                         selective=tuple(f.selective), keeping=keeping, variants=variants, lacks=tuple(f.lacks), since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
+                         selective=tuple(f.selective), keeping=keeping, variants=variants, cp_kinds=tuple(f.cp_kinds), cuda_graph=f.cuda_graph, lacks=tuple(f.lacks), since=tuple(f.since.items()), source=f.source, date=f.date)  # fmt: skip
 
     def framework_matching(self, stated: str) -> Framework:
         """Return the framework that a stated name names, else the unknown one.

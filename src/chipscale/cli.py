@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chipscale.cli_bench import bench
 from chipscale.cli_serve import serve
+from chipscale.cli_validate import calibrate, validate
+from chipscale.console import say, show, write
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.options import MOST_CHIPS, assumptions, chip_count, chip_counts, counts, names
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from chipscale.catalog import Catalog
     from chipscale.facts.chip import Chip
     from chipscale.facts.job import Job
     from chipscale.facts.model import Model
-    from chipscale.scores import Validation
     from chipscale.verdict.nouns import Side, Verdict
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
@@ -41,29 +41,6 @@ class Match(StrEnum):
     COST = "cost"
 
 
-class Kind(StrEnum):
-    """What is validated."""
-
-    TRAINING = "training"
-    OPERATORS = "operators"
-
-
-class LeaveOut(StrEnum):
-    """What is left out, one after the other, when the error is estimated."""
-
-    SOURCE = "source"
-    CHIP = "chip"
-    ENGINE = "engine"
-
-
-class Tier(StrEnum):
-    """Where seconds of an operator come from."""
-
-    PRIOR = "prior"
-    CALIBRATED = "calibrated"
-    MEASURED = "measured"
-
-
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
 Draws = Annotated[int, typer.Option(min=1024, max=2**17, help="number of Sobol draws, best a power of two")]
 Assume = Annotated[
@@ -78,34 +55,6 @@ Jobs = Annotated[
 Matching = Annotated[Match, typer.Option(help="make both sides equal in number of chips, power or cost")]
 Details = Annotated[bool, typer.Option("--details", help="plans and reasons too")]
 Name = Annotated[str | None, typer.Argument(help="its id or alias; all are listed if left out")]
-
-
-def show(screen: RenderableType) -> None:
-    """Print a screen as wide as the terminal."""
-    from rich.console import Console
-
-    Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120).print(screen)
-
-
-def say(text: str) -> None:
-    """Print text as it is."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-
-
-def write(path: Path, text: str, option: str = "--out") -> None:
-    """Write a file whole or not at all: a temporary file beside it takes its place."""
-    if path.is_dir():
-        raise EvidenceError(f"{option} {path}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise EvidenceError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as problem:
-        raise EvidenceError(f"{option} {path}: cannot be written ({problem.strerror})") from problem
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _catalog(folder: Path | None) -> Catalog:
@@ -216,11 +165,13 @@ def train(
     framework: Annotated[str | None, typer.Option(metavar="NAME", help="what software does")] = None,
     top: Annotated[int, typer.Option(min=1, max=1000, help="how many plans to show")] = 10,
     pareto: Annotated[bool, typer.Option("--pareto", help="every plan that none beats in time, memory or chips; several sizes with --on CHIP:N,N,...")] = False,
+    offload: Annotated[str | None, typer.Option(metavar="optimizer,activations,both", help="what the search may also move to the host's memory")] = None,
     trace: Annotated[Path | None, typer.Option(metavar="FILE", help="replay the first plan event by event into a Chrome trace")] = None,
     stage_layers: Annotated[str | None, typer.Option(metavar="3,4,...", help="layers of each pipeline stage in the trace")] = None,
     assume: Assume = None, catalog: Folder = None, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find the best plan to train MODEL, and say what a step, or a whole run of --tokens, costs."""
+    from chipscale.plan import offloads
     from chipscale.planning import believed, training_job
     from chipscale.planning import train as search
     from chipscale.report.progress import bar
@@ -233,7 +184,9 @@ def train(
         for option, given in (("--plan", plan), ("--tokens", tokens), ("--trace", trace), ("--stage-layers", stage_layers)):
             if given is not None:
                 raise EvidenceError(f"{option} {given}: does not go with --pareto, which compares all plans; leave one of them out")
-        return _pareto(_catalog(catalog), model, on, length, batch, precision, framework, assume, as_json)
+        return _pareto(_catalog(catalog), model, on, length, batch, precision, framework, assume, offloads(offload), as_json)
+    if plan is not None and offload is not None:
+        raise EvidenceError(f'--offload {offload}: is for the search; with --plan write it there, as in --plan "...,offload=optimizer"')
     chip, chips = chip_count(on)
     terms = Terms(price=price, pue=pue, mtbf=mtbf, electricity=electricity, days=days)
     if tokens is None and terms != Terms():
@@ -243,13 +196,13 @@ def train(
     if tokens is not None:
         budget = _budget(tokens)
         answer = run(known, model, chip, chips, budget, terms=terms, length=length, batch=batch, precision=precision,
-                     framework=framework, plan=plan, top=top, assume=taken)  # fmt: skip
+                     framework=framework, plan=plan, top=top, assume=taken, offloads=offloads(offload))  # fmt: skip
         sides, chips = answer.plans, answer.runs[0].chips
     else:
         answer = None
         with bar(f"plans of {model}", wanted=not as_json) as watch:
             sides = search(known, model, chip, chips, length=length, batch=batch, precision=precision,
-                           framework=framework, plan=plan, top=top, assume=taken, watch=watch)  # fmt: skip
+                           framework=framework, plan=plan, top=top, assume=taken, offloads=offloads(offload), watch=watch)  # fmt: skip
     if trace is not None:
         job = training_job(model, chips, length=length, batch=batch, precision=precision)
         _trace(known, chip, sides[0], job, trace, framework=framework, layers=counts(stage_layers))
@@ -273,7 +226,7 @@ def _budget(text: str) -> float:
 
 
 def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: int | None, precision: str | None, framework: str | None,
-            assume: Sequence[str] | None, as_json: bool) -> None:  # fmt: skip
+            assume: Sequence[str] | None, away: Sequence[str], as_json: bool) -> None:  # fmt: skip
     """Print the frontier of time, memory and chips."""
     from chipscale.planning import pareto
     from chipscale.report.progress import bar
@@ -282,7 +235,7 @@ def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: in
     chip, sizes = chip_counts(on)
     with bar(f"plans of {model}", wanted=not as_json) as watch:
         sides = pareto(catalog, model, chip, sizes, length=length, batch=batch, precision=precision, framework=framework,
-                       assume=assumptions(assume), watch=watch)  # fmt: skip
+                       assume=assumptions(assume), offloads=away, watch=watch)  # fmt: skip
     if as_json:
         return _json(sides)
     return show(pareto_screen(sides, f"train {model} on {', '.join(f'{n:,}' for n in sorted(set(sizes)))} {chip}"))
@@ -401,85 +354,6 @@ def _json(value: object) -> None:
 
 
 @app.command()
-def validate(
-    kind: Annotated[Kind, typer.Argument(help="what is validated")] = Kind.TRAINING,
-    file: Annotated[Path | None, typer.Argument(help="a CSV of measured rows, or a folder of them (operators); the shipped ones if left out")] = None,
-    leave_out: Annotated[LeaveOut | None, typer.Option(help="refit without each source (training), engine (operators) or chip in turn")] = None,
-    tier: Annotated[Tier | None, typer.Option(help="operators: as an unseen chip, as calibrated, or bent to the nearest measured calls")] = None,
-    calibrate_points: Annotated[int, typer.Option(min=0, max=10**6, help="rows of each cell shown first; the others are scored")] = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the scores as JSON")] = None,
-    write_to: Annotated[Path | None, typer.Option("--write", metavar="PATH", help="write the scores as Markdown, worst first")] = None,
-    catalog: Folder = None,
-) -> None:  # fmt: skip
-    """Say how wrong we are: predicted against measured."""
-    for path, option in ((json_out, "--json"), (write_to, "--write")):
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            write(path, "", option)  # says what is wrong before the work is done
-    from chipscale.report.accuracy import contract, markdown, memory_markdown, screen
-    from chipscale.report.jsonable import to_json
-
-    known = _catalog(catalog)
-    out = leave_out.value if leave_out else None
-    if kind is Kind.OPERATORS:
-        result = _operators(file, tier, out, calibrate_points, known)
-    else:
-        from chipscale.validate import everything, peaks, training
-
-        if tier:
-            raise EvidenceError(f"--tier {tier.value}: only operators have tiers; leave it out")
-        result = training(file, leave_out=out, calibrate_points=calibrate_points, catalog=known)
-    if json_out:
-        write(json_out, to_json(contract(result)) + "\n", "--json")
-    if write_to:
-        alone = kind is Kind.OPERATORS or file or leave_out or calibrate_points
-        parts = [markdown(part) for part in ([result] if alone else [result, *everything(known)])]
-        write(write_to, HEADING + "\n".join(parts if alone else [*parts, memory_markdown(peaks(known))]), "--write")
-    show(screen(result))
-
-
-def _operators(file: Path | None, tier: Tier | None, leave_out: str | None, points: int, catalog: Catalog) -> Validation:
-    """Validate operators; the three ways to ask exclude each other."""
-    from chipscale.operators.tables import installed
-    from chipscale.operators.validate import operators
-
-    if (tier is not None) + (leave_out is not None) + (points > 0) > 1:
-        raise EvidenceError("--tier, --leave-out and --calibrate-points are three questions; ask one at a time")
-    if leave_out == "source":
-        raise EvidenceError("--leave-out source: for operators it is chip or engine")
-    chosen = tier or Tier.CALIBRATED
-    measured = installed(catalog) if chosen is Tier.MEASURED else None
-    return operators(file, tier=chosen, leave_out=leave_out, calibrate_points=points, catalog=catalog, measured=measured)
-
-
-HEADING = "# How wrong we are\n\nWritten by `chipscale validate training --write docs/accuracy.md`; errors are of step seconds.\n\n"
-
-
-@app.command()
-def calibrate(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="an existing folder for the files of coefficients")],
-    date: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="the date written into the files")],
-    kind: Annotated[Kind, typer.Argument(help="what is fitted")] = Kind.TRAINING,
-    catalog: Folder = None,
-) -> None:
-    """Redo the fit on the shipped rows, with the errors on whole sources, engines and chips left out."""
-    import datetime
-
-    from chipscale.calibrate import calibrate as training
-    from chipscale.calibrate import write as store
-    from chipscale.operators.calibration import calibrate as operators
-
-    if not out.is_dir():
-        raise EvidenceError(f"--out {out}: no such folder; make it first")
-    try:
-        datetime.date.fromisoformat(date)
-    except ValueError as problem:
-        raise EvidenceError(f"--date {date}: is no day; write it as in 2026-11-25") from problem
-    files = (operators if kind is Kind.OPERATORS else training)(_catalog(catalog), date)
-    store(files, out)
-    say("written: " + ", ".join(f"{out}/{name}" for name in files))
-
-
-@app.command()
 def cite(
     chip: Annotated[list[str] | None, typer.Argument(help="chips; those of the founding question if left out")] = None,
     catalog: Folder = None,
@@ -488,6 +362,10 @@ def cite(
     from chipscale.report.cite import bibliography
 
     say(bibliography(_catalog(catalog), tuple(chip or QUESTION)))
+
+
+for command in (validate, calibrate, bench):
+    app.command()(command)
 
 
 def main() -> None:

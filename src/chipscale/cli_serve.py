@@ -53,7 +53,7 @@ def serve(
 ) -> None:
     """Find the best deployment to serve MODEL, and say what users feel, what it delivers and what it costs."""
     from chipscale.catalog import load
-    from chipscale.cli import say, show
+    from chipscale.console import say, show
     from chipscale.provision import Wish
     from chipscale.provision import serve as find
     from chipscale.provision import versus as against

@@ -251,6 +251,38 @@ def build(model: Model, s: Shard) -> Graph:
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeadWidths:
+    """Elements a token of a layer's queries, outputs, and keys with values, all heads, and the heads of keys and values."""
+
+    query: float
+    output: float
+    kv: float
+    kv_heads: float
+
+
+def head_widths(mixer: Mixer) -> HeadWidths:
+    """Count what attention reads and writes by heads, after any up-projection: what is exchanged where heads are dealt to ranks.
+
+    h d_qk; h d_v; h_kv (d_qk + d_v); latent: h_kv = h; compressed: one head of d_h that is key and value; linear: its key and value heads.
+
+    Holds when latent keys and values are expanded before they are exchanged.
+    Source: deepspeed-ulysses-2023, section 3.
+    """
+    if isinstance(mixer, LinearAttention):
+        keys, values = float(mixer.key_heads * mixer.key_dim), float(mixer.value_heads * mixer.value_dim)
+        return HeadWidths(query=keys, output=values, kv=keys + values, kv_heads=float(mixer.key_heads))
+    if isinstance(mixer, CompressedAttention):
+        each = float(mixer.heads * mixer.head_dim)
+        return HeadWidths(query=each, output=each, kv=float(mixer.head_dim), kv_heads=1.0)
+    h = float(mixer.heads)
+    if isinstance(mixer, LatentAttention):
+        qk = mixer.nope_dim + mixer.rope_dim
+        return HeadWidths(query=h * qk, output=h * mixer.v_head_dim, kv=h * (qk + mixer.v_head_dim), kv_heads=h)
+    kv = float(mixer.kv_heads * (mixer.head_dim + mixer.v_head_dim))
+    return HeadWidths(query=h * mixer.head_dim, output=h * mixer.v_head_dim, kv=kv, kv_heads=float(mixer.kv_heads))
+
+
 def cache_width(mixer: Mixer, length: Num) -> Num:
     """Count the elements a token that a layer's cache holds, on average over a sequence.
 

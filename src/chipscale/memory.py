@@ -11,13 +11,19 @@ from chipscale.activations import layer_saves
 from chipscale.facts.framework import Keeping
 from chipscale.facts.model import MLP, Block, Experts, Model
 from chipscale.facts.parameters import feed_by_place, mixer_parameters, mlp_parameters, parameters
+from chipscale.graph import cache_width, head_widths
 from chipscale.ops.work import Num
-from chipscale.plan import MODULES, Degrees, fully
+from chipscale.plan import CP_KINDS, MODULES, Degrees, fully
 from chipscale.schedules.forms import copies, in_flight
 
 #: share of a chip's memory that a plan cannot fill: what the allocator reserves beyond what is allocated (3 to 7 %, median 4 %, of
 #: 19 plans of simumax-b200), contexts of the runtime and of collectives (assumed 2 %)
 RESERVED = 0.06
+
+#: tokens of a sequence beside which the window of compressed attention is short
+LONG = 1e9
+
+_, GATHER, EXCHANGE = (float(i) for i in range(len(CP_KINDS)))
 
 SETTINGS = np.arange(1 << len(MODULES))
 
@@ -45,13 +51,16 @@ class Need:
 class Kind:
     """One kind of layer: its parameters, and bytes a token by place for every recompute setting (arrays that a setting indexes).
 
-    `scratch` are the parameters of its distinct matrices, `widest` bytes a token of the gradients alive in its widest operator.
+    `scratch` are the parameters of its distinct matrices, `widest` bytes a token of the gradients alive in its widest operator; `shared` are bytes a token of
+    the keys and values that context-parallel ranks share, `heads` those of all heads of queries, keys, values and outputs.
     """
 
     dense: float
     experts: float
     scratch: float
     widest: float
+    shared: float
+    heads: float
     split: np.ndarray
     whole: np.ndarray
     copies: np.ndarray
@@ -85,6 +94,7 @@ class Holds:
 def _kind(block: Block, d: float, operand: float, scores: float) -> Kind:
     saves = layer_saves(block, d, operand=operand, scores=scores)
     feed, mixer = feed_by_place(block.feed, int(d)), mixer_parameters(block.mixer, int(d))
+    wide = head_widths(block.mixer)
 
     def by_setting(place: str) -> np.ndarray:
         return sum((s.bytes * ((SETTINGS & s.drop) == 0) for s in saves if s.place == place), np.zeros(len(SETTINGS)))
@@ -93,8 +103,8 @@ def _kind(block: Block, d: float, operand: float, scores: float) -> Kind:
     one = f.top_k * (d + 2.0 * f.d_ff) if isinstance(f, Experts) else 2.0 * f.d_ff
     expert = mlp_parameters(MLP(d_ff=f.d_ff, gated=f.gated), int(d)) if isinstance(f, Experts) else 0
     dense = mixer + feed.total - feed.routed + block.norms * d
-    return Kind(dense=dense, experts=float(feed.routed), scratch=dense + expert, widest=2.0 * one, split=by_setting("split"),
-                whole=by_setting("whole"), copies=by_setting("copies"))  # fmt: skip
+    return Kind(dense=dense, experts=float(feed.routed), scratch=dense + expert, widest=2.0 * one, shared=2.0 * float(cache_width(block.mixer, LONG)),
+                heads=2.0 * (wide.query + wide.output + wide.kv), split=by_setting("split"), whole=by_setting("whole"), copies=by_setting("copies"))  # fmt: skip
 
 
 def _mean(kinds: list[tuple[int, Kind]]) -> Kind:
@@ -105,7 +115,7 @@ def _mean(kinds: list[tuple[int, Kind]]) -> Kind:
         return sum((n * np.asarray(getattr(k, name)) for n, k in kinds), np.zeros(len(SETTINGS))) / total
 
     single = {name: float(mean(name)[0]) for name in ("dense", "experts")}
-    largest = {name: max((getattr(k, name) for _, k in kinds), default=0.0) for name in ("scratch", "widest")}
+    largest = {name: max((getattr(k, name) for _, k in kinds), default=0.0) for name in ("scratch", "widest", "shared", "heads")}
     return Kind(**single, **largest, split=mean("split"), whole=mean("whole"), copies=mean("copies"))
 
 
@@ -133,18 +143,18 @@ class Shares:
 def shares(stage: float, plan: Degrees) -> Shares:
     """Return the part of a state of this ZeRO stage (1 optimizer, 2 gradients, 3 weights) that one rank keeps.
 
-    1 / (c d) and (e e_t) / (t c d) from that stage on, 1 before.
+    1 / g and (e e_t) / (t g) from that stage on, 1 before; g = c d / r ranks share it where r groups hold replicas.
 
     Holds when every rank holds an equal part.
-    Source: zero-2020, figure 1 (7.5 B parameters, 64 ranks, 2 + 2 + 12 bytes: 120, 31.4, 16.6 and 1.9 GB).
+    Source: pytorch-fsdp-2023, section 3.2.2 (hybrid sharding); zero-2020, figure 1 (7.5 B parameters, 64 ranks, 2 + 2 + 12 bytes: 120, 31.4, 16.6 and 1.9 GB).
 
     >>> from chipscale.plan import Plan, degrees
     >>> [round(7.5 * sum(w * float(shares(z, degrees(Plan(dp=64, sharding=s))).dense) for z, w in ((3, 2), (2, 2), (1, 12))), 1) for s in range(4)]
     [120.0, 31.4, 16.6, 1.9]
     """
     spread = plan.sharding >= stage
-    wide = plan.cp * plan.dp
-    return Shares(dense=np.where(spread, 1.0 / wide, 1.0), experts=np.where(spread, np.minimum(plan.ep * plan.etp / (plan.tp * wide), 1.0), 1.0))
+    group = plan.group
+    return Shares(dense=np.where(spread, 1.0 / group, 1.0), experts=np.where(spread, np.minimum(plan.ep * plan.etp / (plan.tp * group), 1.0), 1.0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,10 +212,24 @@ class Common:
     loss: Num
 
 
+def shared_bytes(h: Holds, plan: Degrees) -> Num:
+    """Return the bytes for each token of a context rank that sharing keys and values needs in the layer at work.
+
+    ring: V and its gradient once more, V / t bytes a token; gathered: those of c - 1 other ranks; heads for tokens: all that is exchanged once more.
+
+    Holds when one block is under way while attention reads another.
+    Source: ring-attention-2023, section 3; deepspeed-ulysses-2023, section 3.
+    """
+    own, heads = (max(getattr(h.lead, name), getattr(h.body, name)) for name in ("shared", "heads"))
+    blocks = np.where(plan.cp_kind == GATHER, plan.cp - 1.0, 1.0)
+    more: Num = (plan.cp > 1.0) * np.where(plan.cp_kind == EXCHANGE, heads, 2.0 * blocks * own) / plan.tp
+    return more
+
+
 def common(h: Holds, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Common:
     """Work out what does not differ between stages.
 
-    work = T (a whole layer - what it keeps + widest gradients / t + 4 d) + s P_layer / t;
+    work = T (a whole layer - what it keeps + widest gradients / t + shared + 4 d) + s P_layer / t;
     loss = T (l V (1 + extra) / t + 4 d) + s (V d + P_layer) / t, with l bytes a logit and s of scratch.
 
     Holds when a layer at work is the larger of both kinds; both gather their input and its gradient over the sequence (4 d).
@@ -221,11 +245,11 @@ def common(h: Holds, plan: Degrees, tokens: Num, sp: Num, k: Keeping) -> Common:
         weights=shares(3.0, plan),
         gradients=Shares(dense=np.where(through, 1.0, spread.dense), experts=np.where(through, 1.0, spread.experts)),
         optimizer=shares(1.0, plan),
-        gathered=2.0 * (plan.sharding >= 3.0) * (1.0 - 1.0 / (plan.cp * plan.dp)),
+        gathered=2.0 * (plan.sharding >= 3.0) * (1.0 - 1.0 / plan.group),
         lead=lead,
         body=body,
         entry=entry,
-        work=tokens * (again + max(h.lead.widest, h.body.widest) / plan.tp) + ends,
+        work=tokens * (again + (max(h.lead.widest, h.body.widest) / plan.tp + shared_bytes(h, plan))) + ends,
         loss=(tokens * k.logit * (1.0 + h.extra) + k.scratch * h.d_model) * h.vocab / plan.tp + ends,
     )
 
@@ -234,7 +258,7 @@ def staged(h: Holds, s: Stage, c: Common, plan: Degrees, tokens: Num, k: Keeping
     """Count the bytes on one stage.
 
     states (w + g + o) P by ZeRO stage; activations T i (sum of what its layers keep), i micro-batches in flight; buffers the larger of the loss
-    and a layer at work, and gathered weights under ZeRO-3.
+    and a layer at work, and gathered weights under ZeRO-3. Of what is moved to the host, two layers of one micro-batch stay.
 
     Holds when gradients accumulate unsharded through a pipeline, weights are gathered two layers at a time without one and all with one.
     Source: zero-2020, section 5; korthikanti-2022, section 4; pytorch-fsdp-2023, section 3.
@@ -248,14 +272,35 @@ def staged(h: Holds, s: Stage, c: Common, plan: Degrees, tokens: Num, k: Keeping
     gathered = np.where(plan.pp > 1.0, held, np.minimum(ends + 2.0 / n * (held - ends), held))
     full = fully(plan, n)
     kept = (1.0 - full) * (s.lead * c.lead + s.body * c.body) + full * n * c.entry
+    states, some = (plan.offload == 1.0) | (plan.offload == 3.0), np.minimum(2.0 / n, 1.0)
+    flight = np.where(plan.offload >= 2.0, np.minimum(some, s.flight), s.flight)
     return Need(
         weights=k.weight * (dense * c.weights.dense + experts * c.weights.experts),
         gradients=k.gradient * (dense * c.gradients.dense + experts * c.gradients.experts),
-        optimizer=k.optimizer * (1.0 - k.offload_optimizer) * (dense * c.optimizer.dense + experts * c.optimizer.experts) / once,
-        activations=(1.0 - k.offload_activations) * tokens * s.flight * kept,
+        optimizer=k.optimizer
+        * (1.0 - k.offload_optimizer)
+        * np.where(states, some, 1.0)
+        * (dense * c.optimizer.dense + experts * c.optimizer.experts)
+        / once,
+        activations=(1.0 - k.offload_activations) * tokens * flight * kept,
         buffers=c.gathered * gathered + np.maximum(s.loss * c.loss, c.work),
         lost=0.0,
     )
+
+
+def kept_bytes(h: Holds, plan: Degrees, tokens: Num, k: Keeping) -> Num:
+    """Count the bytes that all layers keep of one micro-batch.
+
+    T ((1 - r) (sum of what layers keep) + r L x), r the share recomputed whole and x the input of a layer.
+
+    Holds when a stage's layers are recomputed alike.
+    Source: korthikanti-2022, section 4.
+    """
+    c = common(h, plan, tokens, plan.sp, k)
+    layers = h.leads + h.bodies + h.extra
+    full = fully(plan, np.maximum(layers / plan.pp, 1.0))
+    total: Num = tokens * ((1.0 - full) * (h.leads * c.lead + (h.bodies + h.extra) * c.body) + full * layers * c.entry)
+    return total
 
 
 def by_stage(h: Holds, plan: Degrees, tokens: Num, batches: Num, keeping: Keeping, sp: Num | None = None) -> tuple[Need, ...]:

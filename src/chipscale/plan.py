@@ -17,17 +17,22 @@ RECOMPUTE = ("none", "selective", "full")
 #: what recomputing drops, bit by bit: 1 is "selective", 2 "full"; `op` keeps every second product and attention's output
 MODULES = ("core_attn", "full", "mla_up_proj", "layernorm", "mlp", "moe_act", "moe", "shared_experts", "op")
 SCHEDULES = ("1f1b", "gpipe", "zb-h1", "zb-v", "dualpipe", "dualpipe-v")
+#: how context-parallel ranks share keys and values: round a ring, gathered, or heads for tokens (Ulysses); Megatron's `cp_comm_type`
+CP_KINDS = ("p2p", "all_gather", "a2a")
+#: what lies in the host's memory while it is not used, bit by bit: 1 the optimizer's states, 2 what layers keep for the backward pass
+OFFLOAD = ("none", "optimizer", "activations", "both")
 #: fields of Plan that are positions in a list of words
-WORDS = {"sharding": SHARDING, "schedule": SCHEDULES}
+WORDS = {"sharding": SHARDING, "schedule": SCHEDULES, "cp_kind": CP_KINDS, "offload": OFFLOAD}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One way to spread a training step over chips.
 
-    tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `schedule` in `SCHEDULES`, `recompute` has a bit for each
-    of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers of a stage where
-    that is not 0; `vpp` is the number of model chunks a stage (interleaving).
+    tp x cp x pp x dp = chips; ep x etp divides tp x cp x dp. `sharding` is a position in `SHARDING`, `schedule` in `SCHEDULES`, `cp_kind` in
+    `CP_KINDS` (0 where cp is 1), `offload` in `OFFLOAD`. What is sharded is held whole by each of `dp_replicate` groups of ranks (hybrid sharding).
+    `recompute` has a bit for each of `MODULES`, so that 0, 1 and 2 are those of `RECOMPUTE`; full recompute spares all but `recompute_layers` layers
+    of a stage where that is not 0; `vpp` is the number of model chunks a stage (interleaving).
     """
 
     tp: int = 1
@@ -42,9 +47,12 @@ class Plan:
     recompute: int = 0
     recompute_layers: int = 0
     schedule: int = 0
+    cp_kind: int = 0
+    dp_replicate: int = 1
+    offload: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"):
+        for name in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "dp_replicate"):
             if getattr(self, name) < 1:
                 raise EvidenceError(f"plan: {name}={getattr(self, name)} must be at least 1")
         for name, words in WORDS.items():
@@ -52,21 +60,56 @@ class Plan:
                 raise EvidenceError(f"plan: {name}={getattr(self, name)} is not a position in {', '.join(words)}; use 0 to {len(words) - 1}")
         if not (0 <= self.recompute < 1 << len(MODULES) and self.recompute_layers >= 0):
             raise EvidenceError(f"plan: recompute is one of {', '.join(RECOMPUTE)} or modules, recompute_layers at least 0")
+        if self.cp_kind and self.cp == 1:
+            raise EvidenceError(
+                f"plan: cp_kind={CP_KINDS[self.cp_kind]} says how context-parallel ranks talk, but cp=1; state cp or leave cp_kind out"
+            )
+        self._check_groups()
         if (self.tp * self.cp * self.dp) % (self.ep * self.etp):
             raise EvidenceError(
                 f"plan: ep x etp = {self.ep * self.etp} must divide tp x cp x dp = {self.tp * self.cp * self.dp}; choose other degrees"
             )
+
+    def _check_groups(self) -> None:
+        """Refuse groups of replicas that dp or the experts cannot be divided into."""
+        copies, group = self.dp_replicate, self.tp * self.cp * self.dp // self.dp_replicate
+        if copies > 1 and not self.sharding:
+            raise EvidenceError(f"plan: dp_replicate={copies} is about what is sharded, but sharding=none; choose zero1 to zero3 or leave it out")
+        if self.dp % copies:
+            raise EvidenceError(f"plan: dp_replicate={copies} does not divide dp={self.dp}; choose a divisor")
+        if copies > 1 and group % (self.ep * self.etp):
+            raise EvidenceError(
+                f"plan: dp_replicate={copies} leaves groups of {group} ranks, which ep x etp = {self.ep * self.etp} does not divide; choose other degrees"
+            )
+
+    @property
+    def group(self) -> int:
+        """Return how many ranks share what is sharded."""
+        return self.cp * self.dp // self.dp_replicate
 
     @property
     def chips(self) -> int:
         return self.tp * self.cp * self.pp * self.dp
 
     def __str__(self) -> str:
-        degrees = [f"{n}={getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
+        kind = f"{self.cp},cp_kind={CP_KINDS[self.cp_kind]}"
+        degrees = [f"{n}={kind if n == 'cp' else getattr(self, n)}" for n in ("tp", "pp", "vpp", "cp", "ep", "etp") if getattr(self, n) > 1]
+        away = [f"offload={OFFLOAD[self.offload]}"] if self.offload else []
         layers = [f"recompute_layers={self.recompute_layers}"] if self.recompute_layers else []
+        groups = [f"dp_replicate={self.dp_replicate}"] if self.dp_replicate > 1 else []
         schedule = [f"schedule={SCHEDULES[self.schedule]}"] if self.schedule else []
         return ",".join(
-            [*degrees, *schedule, f"dp={self.dp}", f"mb={self.micro_batch}", SHARDING[self.sharding], f"recompute={named(self.recompute)}", *layers]
+            [
+                *degrees,
+                *schedule,
+                f"dp={self.dp}",
+                *groups,
+                f"mb={self.micro_batch}",
+                SHARDING[self.sharding],
+                f"recompute={named(self.recompute)}",
+                *layers,
+                *away,
+            ]
         )
 
 
@@ -111,6 +154,14 @@ class Degrees:
     recompute: Num
     recompute_layers: Num
     schedule: Num
+    cp_kind: Num
+    dp_replicate: Num
+    offload: Num
+
+    @property
+    def group(self) -> Num:
+        """Return how many ranks share what is sharded: c d / r."""
+        return self.cp * self.dp / self.dp_replicate
 
     @property
     def sp(self) -> Num:
@@ -154,6 +205,9 @@ class PlanTable:
     recompute: Ints
     recompute_layers: Ints
     schedule: Ints
+    cp_kind: Ints
+    dp_replicate: Ints
+    offload: Ints
 
     def __len__(self) -> int:
         return len(self.tp)
@@ -181,11 +235,32 @@ def joined(tables: Sequence[PlanTable]) -> PlanTable:
     return PlanTable(**{name: np.concatenate([getattr(t, name) for t in tables]) for name in FIELDS})
 
 
-ALIASES = {"mb": "micro_batch", "mbs": "micro_batch", "zero": "sharding", "vp": "vpp"}
+def offloads(text: str | None) -> tuple[str, ...]:
+    """Read what a search may move to the host, "none" always among it.
+
+    >>> offloads("optimizer,activations")
+    ('none', 'optimizer', 'activations')
+    """
+    found = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if unknown := [name for name in found if name not in OFFLOAD]:
+        raise EvidenceError(f"--offload {text}: {unknown[0]!r} is not one of {', '.join(OFFLOAD)}; correct it")
+    return tuple(dict.fromkeys((OFFLOAD[0], *found)))
 
 
-def parse(text: str, chips: int) -> Plan:
-    """Read "tp=8,pp=16,mb=1,zero=1,recompute=full"; dp follows from `chips` where it is not given.
+ALIASES = {
+    "mb": "micro_batch",
+    "mbs": "micro_batch",
+    "zero": "sharding",
+    "vp": "vpp",
+    "cp_comm_type": "cp_kind",
+    "data_parallel_replicate_degree": "dp_replicate",
+}
+#: other words for values
+MEANT = {"ring": "p2p", "ulysses": "a2a", "all-gather": "all_gather", "allgather": "all_gather"}
+
+
+def parse(text: str, chips: int, *, cp_kind: int = 0) -> Plan:
+    """Read "tp=8,pp=16,mb=1,zero=1,recompute=full"; dp follows from `chips` where it is not given, and `cp_kind` is taken where cp has none.
 
     Errors: an unknown name, a value that is no whole number, degrees that do not multiply to `chips`.
     """
@@ -204,6 +279,7 @@ def parse(text: str, chips: int) -> Plan:
             continue
         words = {**WORDS, "recompute": RECOMPUTE}.get(name, ())
         digits = value.isascii() and value.isdigit() and len(value) < 10
+        value = MEANT.get(value, value)
         if value in words:
             values[name] = words.index(value)
         elif digits and (int(value) < len(words) if words else int(value) > 0):
@@ -211,6 +287,8 @@ def parse(text: str, chips: int) -> Plan:
         else:
             may = f"one of {', '.join(words)} or 0 to {len(words) - 1}" if words else "a whole number from 1 to 999,999,999"
             raise EvidenceError(f"--plan: {name}={value!r} is not {may}; correct it")
+    if values.get("cp", 1) > 1:
+        values.setdefault("cp_kind", cp_kind)
     busy = values.get("tp", 1) * values.get("pp", 1) * values.get("cp", 1)
     if "dp" not in values:
         if chips % busy:

@@ -9,17 +9,19 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from chipscale.catalog import Catalog
-from chipscale.cost.calibration import Calibration, constants, read_calibration, read_vendors
+from chipscale.cost.calibration import Calibration, constants, read_calibration, usual_framework
 from chipscale.cost.hardware import hardware, peak_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
+from chipscale.facts.framework import Framework
 from chipscale.facts.job import Job
 from chipscale.facts.model import Model
 from chipscale.facts.parameters import parameters
-from chipscale.plan import SCHEDULES, Plan, degrees, parse
+from chipscale.plan import CP_KINDS, OFFLOAD, SCHEDULES, Plan, degrees, parse
 from chipscale.schedules.forms import in_flight, refuse
-from chipscale.search import Evaluated, Evaluator, Problem, Watch, best, check, evaluator, fitting, frontier, most_tp, silent, space
+from chipscale.search import Evaluated, Evaluator, Problem, Space, Watch, best, check, evaluator, fitting, frontier, most_tp, silent, space
 from chipscale.simulators.event import Replay, replayed
+from chipscale.space import fewest_heads
 from chipscale.step import CAUSES
 from chipscale.verdict.contest import precisions
 from chipscale.verdict.nouns import Interval, Loss, Side
@@ -31,18 +33,19 @@ TRAINED = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")
 
 def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | None = None, batch: int | None = None, tokens: float | None = None,
           precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
-          assume: Mapping[str, str] | None = None, watch: Watch = silent) -> tuple[Side, ...]:  # fmt: skip
+          assume: Mapping[str, str] | None = None, offloads: Sequence[str] = OFFLOAD[:1],
+          watch: Watch = silent) -> tuple[Side, ...]:  # fmt: skip
     """Return the `top` best plans that fit, fastest first, each with what it loses against the first, or the one that `plan` states; one group for each hypothesis of a believed chip or model, the likeliest first.
 
-    `length` in tokens (4,096 unless given), `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
+    The search tries each of `offloads` (`plan.OFFLOAD`). `length` in tokens (4,096 unless given), `batch` in sequences (4 M tokens a step, rounded to the chips, unless given).
     Errors: unknown names, a precision that the chip lacks, degrees that do not multiply, a plan that does not fit, an assumption about neither.
     """
     _in_range(chips=chips, length=4096 if length is None else length, top=top)
     job = training_job(model, chips, length=length, batch=batch, tokens=tokens, precision=precision)
-    runs = _runs(catalog, chip, job, precision, framework, assume or {})
+    runs = _runs(catalog, chip, job, precision, framework, assume or {}, tuple(offloads))
     sides: list[Side] = []
     for run, told in zip(runs, _shared(watch, len(runs)), strict=True):
-        sides += [run.side(one) for one in _plans(run.evaluator, job, plan, top, told)]
+        sides += [run.side(one) for one in _plans(run, plan, top, told)]
     found = []
     for key in dict.fromkeys(run.hypothesis for run in runs):
         first, *others = sorted((s for s in sides if s.hypothesis == key), key=lambda s: s.seconds.median)[:top]
@@ -51,7 +54,7 @@ def train(catalog: Catalog, model: str, chip: str, chips: int, *, length: int | 
 
 
 def pareto(catalog: Catalog, model: str, chip: str, sizes: Sequence[int], *, length: int | None = None, batch: int | None = None,
-           precision: str | None = None, framework: str | None = None, assume: Mapping[str, str] | None = None,
+           precision: str | None = None, framework: str | None = None, assume: Mapping[str, str] | None = None, offloads: Sequence[str] = OFFLOAD[:1],
            watch: Watch = silent) -> tuple[Side, ...]:  # fmt: skip
     """Return every plan on these numbers of chips that none beats in seconds, bytes a chip or chips without losing in another of them.
 
@@ -63,14 +66,14 @@ def pareto(catalog: Catalog, model: str, chip: str, sizes: Sequence[int], *, len
         _in_range(chips=n, length=4096 if length is None else length, top=1)
         same = training_job(model, max(sizes), length=length, batch=batch, precision=precision).batch
         jobs.append(training_job(model, n, length=length, batch=same, precision=precision))
-    runs = [run for job in jobs for run in _runs(catalog, chip, job, precision, framework, assume or {})]
+    runs = [run for job in jobs for run in _runs(catalog, chip, job, precision, framework, assume or {}, tuple(offloads))]
     told, keys = iter(_shared(watch, len(runs))), dict.fromkeys(run.hypothesis for run in runs)
     return tuple(side for key in keys for side in _frontier([run for run in runs if run.hypothesis == key], told))
 
 
 def _frontier(runs: Sequence[Run], told: Iterator[Watch]) -> list[Side]:
     """Return the frontier of all rows of all runs that fit."""
-    spaces = [space(r.evaluator.problem.model, r.job.chips, r.job.batch, most_tp(r.evaluator.hardware)) for r in runs]
+    spaces = [r.space for r in runs]
     found, refusals = [], []
     for run, plans in zip(runs, spaces, strict=True):
         try:
@@ -120,16 +123,31 @@ class Run:
     precision: str
     wrong: float
     evaluator: Evaluator
+    framework: Framework
+    offloads: tuple[str, ...]
+
+    @property
+    def space(self) -> Space:
+        """Return every plan that the job and the framework allow."""
+        e = self.evaluator
+        return space(e.problem.model, self.job.chips, self.job.batch, most_tp(e.hardware), cp_kinds=self.framework.cp_kinds,
+                     tier=int(e.hardware.inner_size), offloads=self.offloads)  # fmt: skip
 
     def side(self, plan: Plan) -> Side:
         """Return what a plan does and holds, with its 80 % interval."""
         return _side(self, plan)
 
 
-def _runs(catalog: Catalog, chip: str, job: Job, precision: str | None, framework: str | None, assume: Mapping[str, str]) -> list[Run]:
-    """List the runs of a job, the likeliest hypothesis first."""
+def check_precision(precision: str | None) -> None:
+    """Refuse a precision that no training is planned in."""
     if precision is not None and precision not in TRAINED:
         raise EvidenceError(f"--precision {precision}: training is planned in {', '.join(TRAINED)}; choose one of these")
+
+
+def _runs(catalog: Catalog, chip: str, job: Job, precision: str | None, framework: str | None, assume: Mapping[str, str],
+          offloads: tuple[str, ...]) -> list[Run]:  # fmt: skip
+    """List the runs of a job, the likeliest hypothesis first."""
+    check_precision(precision)
     calibration, held, c = read_calibration(catalog), believed(catalog, job.model, chip, assume), candidate(catalog, chip, assume)
     worlds = [(m, h, cluster) for m in held.hypotheses for h, cluster in zip(c.belief.hypotheses, c.clusters, strict=True)]
     found = []
@@ -137,9 +155,13 @@ def _runs(catalog: Catalog, chip: str, job: Job, precision: str | None, framewor
         cluster.seat(job.chips)
         known, arch = f"gemm.family.{h.value.family}" in calibration.names, "moe" if parameters(m.value).experts_routed else "dense"
         wrong = calibration.scores[f"left_out_{'source_group' if known else 'chip'}_{arch}"] * (1.0 if known else 1.5)
+        if set(offloads) - {OFFLOAD[0]}:
+            host_link(h.value, "--offload")
+        used = usual_framework(catalog, h.value.vendor, framework)
         for p in precisions(job, h.value) if precision is None else (precision,):
             e = _evaluator(catalog, job, m.value, h.value, p, calibration, framework)
-            found.append(Run(job=job, chip=h.value, hypothesis=taken_as(m.key, h.key), cluster=cluster.id, precision=p, wrong=wrong, evaluator=e))
+            found.append(Run(job=job, chip=h.value, hypothesis=taken_as(m.key, h.key), cluster=cluster.id, precision=p, wrong=wrong, evaluator=e,
+                             framework=used, offloads=offloads))  # fmt: skip
     return found
 
 
@@ -199,37 +221,57 @@ def replay(catalog: Catalog, chip: str, side: Side, job: Job, *, framework: str 
     e = _evaluator(catalog, job, model, one, side.precision, read_calibration(catalog), framework)
     plan = parse(side.plan, job.chips)
     d = degrees(plan)
-    found = replayed(e.times(d), e.sizes, plan, e.hardware, e.constants, layers=layers)
+    found = replayed(e.times(d), e.sizes, plan, e.hardware, e.constants, layers=layers, moved=e.moved(d))
     kept = in_flight(d, float(found.timeline.order.batches)) * e.sizes.layers / plan.pp
-    return Replayed(replay=found, layer_bytes=float(e.need(d).activations / kept))
+    activations = e.need(degrees(replace(plan, offload=plan.offload & 1))).activations
+    return Replayed(replay=found, layer_bytes=float(activations / kept))
 
 
 def _evaluator(catalog: Catalog, job: Job, model: Model, chip: Chip, precision: str, calibration: Calibration, framework: str | None) -> Evaluator:
     peak_of(chip, precision)
     k = constants(calibration.coefficients(), context(catalog, chip, job, precision, framework))
     problem = Problem(model=model, length=float(job.length), batch=float(job.batch), precision=precision)
-    keeping = catalog.framework(framework or read_vendors(catalog).get(chip.vendor.lower(), "unknown")).keeping
+    keeping = usual_framework(catalog, chip.vendor, framework).keeping
     return evaluator(problem, hardware(chip, catalog.cluster_for(chip), precision), k, keeping)
 
 
-def _plans(e: Evaluator, job: Job, stated: str | None, top: int, watch: Watch) -> list[Plan]:
+def _plans(run: Run, stated: str | None, top: int, watch: Watch) -> list[Plan]:
+    e, job = run.evaluator, run.job
     if stated is None:
-        kept = best(e, space(e.problem.model, job.chips, job.batch, most_tp(e.hardware)), top, watch)
+        kept = best(e, run.space, top, watch)
         return [kept.row(i) for i in range(len(kept))]
-    plan = parse(stated, job.chips)
+    kinds = run.framework.cp_kinds
+    plan = parse(stated, job.chips, cp_kind=CP_KINDS.index(kinds[0]))
+    if plan.cp > 1 and CP_KINDS[plan.cp_kind] not in kinds:
+        raise EvidenceError(
+            f"--plan: {run.framework.name} has no cp_kind={CP_KINDS[plan.cp_kind]}; choose one of {', '.join(kinds)}, or another --framework"
+        )
+    if plan.offload:
+        host_link(run.chip, f"--plan: offload={OFFLOAD[plan.offload]}")
     _divides(plan, e, job)
-    check(e, plan, space(e.problem.model, job.chips, job.batch, most_tp(e.hardware)))
+    check(e, plan, run.space)
     return [plan]
+
+
+def host_link(chip: Chip, asked: str) -> None:
+    """Refuse what is asked of a chip whose link to the host is not known."""
+    if not chip.has("host_bandwidth"):
+        raise EvidenceError(f"{asked} copies over the link to the host, and nothing is known of that of {chip.id}; "
+                            "add a [[fact]] host_bandwidth with a source to a chip file of your own (--catalog DIR), or leave it out")  # fmt: skip
 
 
 def _divides(plan: Plan, e: Evaluator, job: Job) -> None:
     """Refuse degrees that the model or the batch cannot be divided by."""
     model = e.problem.model
-    heads = min(getattr(b.mixer, "heads", getattr(b.mixer, "value_heads", 1)) for b in model.blocks)
+    heads = fewest_heads(model)
     experts = max((getattr(b.feed, "count", 0) for b in model.blocks), default=0)
     each = job.batch / (plan.dp * plan.micro_batch)
     problems = (
         (heads % plan.tp, f"tp={plan.tp} does not divide {heads} attention heads"),
+        (
+            CP_KINDS[plan.cp_kind] == "a2a" and heads % (plan.tp * plan.cp),
+            f"cp_kind=a2a deals heads to ranks, and tp x cp = {plan.tp * plan.cp} does not divide {heads} attention heads",
+        ),
         (plan.pp > model.layers, f"pp={plan.pp} is more than the {model.layers} layers"),
         (plan.ep * plan.etp > 1 and not experts, f"ep={plan.ep}, etp={plan.etp}: {model.id} has no experts"),
         (plan.ep > 1 and experts and experts % plan.ep, f"ep={plan.ep} does not divide {experts} experts"),

@@ -19,10 +19,10 @@ from chipscale.cost.hardware import WIDTH, Hardware, hardware
 from chipscale.csvfile import ABOVE_ZERO, Row, name_of
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
-from chipscale.facts.framework import MIXED, Framework, Keeping
+from chipscale.facts.framework import GRAPHS, MIXED, Framework, Keeping
 from chipscale.facts.model import Experts, Model
 from chipscale.facts.model_rows import from_catalogue, from_row, named_like, with_reach
-from chipscale.plan import MODULES, RECOMPUTE, SCHEDULES, SHARDING, Plan, bits
+from chipscale.plan import CP_KINDS, MODULES, RECOMPUTE, SCHEDULES, SHARDING, Plan, bits
 from chipscale.schedules.forms import refuse
 from chipscale.units import GIBI, GIGA, TERA
 
@@ -171,6 +171,24 @@ def _shardings(row: Row, framework: Framework, assumed: list[str]) -> int:
     return SHARDING.index(framework.sharding)
 
 
+#: ranks that share what is sharded, as rows state them
+GROUP = re.compile(r"(?:shard group |fsdp |ici=)(\d+)")
+
+
+def _replicas(row: Row, ranks: int, dp: int, assumed: list[str]) -> int:
+    """Return over how many groups of ranks a row replicates what it shards: "FSDP 16 per slice", or "HSDP", whose groups are nodes unless it says else."""
+    text = row.get("sharding_as_stated", "").lower()
+    stated, node = GROUP.search(text), whole(row, "chips_per_node")
+    if not stated and "hsdp" not in text:
+        return 1
+    if not stated and node:
+        assumed.append(f"HSDP in nodes of {node}")
+    group = int(stated.group(1)) if stated else node or ranks
+    if ranks % group or dp % (ranks // group):
+        raise EvidenceError(f"column sharding_as_stated: groups of {group} do not divide cp x dp = {ranks} ranks; correct it")
+    return ranks // group
+
+
 def _interleaves(row: Row, pp: int, layers: int, assumed: list[str]) -> list[tuple[int, float]]:
     stated = whole(row, "vpp")
     if stated is None and "1f1b" in (word.strip() for word in row.get("overlap_as_stated", "").lower().split(";")):
@@ -186,6 +204,13 @@ def _schedule(row: Row, pp: int) -> int:
     """Return the schedule that a row states, as a position in SCHEDULES; 1F1B where it is silent or has one stage."""
     text = row.get("overlap_as_stated", "").lower()
     return max((i for i, name in enumerate(SCHEDULES) if i and pp > 1 and name.replace("-", "") in text.replace("-", "")), default=0)
+
+
+def _cp_kind(row: Row, framework: Framework) -> int:
+    """Return how a row's context-parallel ranks talk: as it states, else the framework's default."""
+    text = row.get("overlap_as_stated", "").lower()
+    stated = re.search(r"(?:cp_comm_type|cp)\s*[=:]?\s*(p2p|all_gather|a2a)\b", text)
+    return CP_KINDS.index(stated.group(1) if stated else framework.cp_kinds[0])
 
 
 def _expert_splits(row: Row, model: Model, framework: Framework, tp: int, assumed: list[str]) -> list[tuple[int, float]]:
@@ -221,7 +246,8 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
             schedule = _schedule(row, pp)
             refuse(SCHEDULES[schedule], pp, 1 if schedule == 0 else vpp, max(int(each // mb), 1))
             plan = Plan(tp=tp, pp=pp, vpp=vpp, cp=cp, ep=ep, etp=etp, dp=dp, micro_batch=mb, sharding=sharding, recompute=recompute,
-                        recompute_layers=some, schedule=schedule)  # fmt: skip
+                        recompute_layers=some, schedule=schedule, cp_kind=_cp_kind(row, framework) if cp > 1 else 0,
+                        dp_replicate=_replicas(row, cp * dp, dp, assumed) if sharding else 1)  # fmt: skip
             found.append((plan, w_tp * w_pp * w_r * w_m * w_v * w_e))
     _choices(whole(row, "micro_batch"), (1, 2, 4), "micro-batch", assumed)
     if any(p.pp > 1 for p, _ in found):
@@ -231,16 +257,20 @@ def plans(row: Row, model: Model, framework: Framework, chips: int, batch: int, 
     return [(p, w / total) for p, w in found]
 
 
+def _graphs(text: str, framework: Framework, year: float) -> tuple[str, ...]:
+    """Return the flag of CUDA graphs that a row states, else that of its framework's default in its year."""
+    if "full_cuda_graph" in text or "full_iteration" in text:
+        return GRAPHS["full"]
+    return GRAPHS["part" if re.search("cuda[_ ]graph", text) else framework.graph_in(year)]
+
+
 def flags(row: Row, framework: Framework) -> tuple[str, ...]:
     """Return what a row states about overlap, CUDA graphs and the expert dispatcher, and the features that its framework lacks."""
     text = row.get("overlap_as_stated", "").lower()
     found = []
     if "tp_comm_overlap" in text or "async tp" in text or re.search(r"\btp\b.*overlap", text):
         found.append("tp_overlap")
-    if "full_cuda_graph" in text or "full_iteration" in text:
-        found.append("full_graph")
-    elif "cuda_graph" in text:
-        found.append("part_graph")
+    found += _graphs(text, framework, number(row, "year") or math.inf)
     if "hybridep" in text or "deepep" in text:
         found.append("fused_dispatch")
     if "a2a_overlap" in text or "a2a overlap" in text:

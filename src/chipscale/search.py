@@ -14,11 +14,11 @@ from chipscale.evidence import EvidenceError
 from chipscale.facts.framework import MIXED, Keeping
 from chipscale.facts.model import Model
 from chipscale.graph import Shard, build
-from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, need, peak
+from chipscale.memory import RESERVED, Holds, Need, by_stage, holds, kept_bytes, need, peak
 from chipscale.plan import Degrees, Ints, Plan, PlanTable, degrees, joined
-from chipscale.simulators.closed_form import simulate, times
+from chipscale.simulators.closed_form import held_states, simulate, times
 from chipscale.space import Grid, Space, space
-from chipscale.step import Sizes, Step, Times, sizes
+from chipscale.step import STAYS, Moved, Sizes, Step, Times, sizes
 
 __all__ = ["Evaluated", "Evaluator", "Problem", "Space", "best", "check", "evaluator", "most_tp", "space", "usable"]
 
@@ -78,7 +78,16 @@ class Evaluator:
 
     def step(self, plan: Degrees) -> Step:
         """Return the step of these degrees, exactly."""
-        return simulate(self.times(plan), self.sizes, plan, self.hardware, self.constants)
+        return simulate(self.times(plan), self.sizes, plan, self.hardware, self.constants, self.moved(plan))
+
+    def moved(self, plan: Degrees) -> Moved:
+        """Return what a plan moves to the host and back."""
+        if not np.any(plan.offload):
+            return STAYS
+        states, activations = (plan.offload == 1.0) | (plan.offload == 3.0), plan.offload >= 2.0
+        tokens = plan.micro_batch * self.problem.length / plan.cp
+        return Moved(activations=activations * kept_bytes(self.holds, plan, tokens, self.keeping),
+                     optimizer=states * self.keeping.optimizer * held_states(self.sizes, plan))  # fmt: skip
 
     def need(self, plan: Degrees) -> Need:
         """Return what the fullest chip holds."""
@@ -104,7 +113,7 @@ class Evaluator:
             for start in range(0, shape[0], size):
                 part = slice(start, start + size)
                 plan, one = grid.degrees(part), Times(**{f.name: getattr(keyed, f.name)[part] for f in fields(Times)})
-                t[part] = np.moveaxis(np.asarray(simulate(one, self.sizes, plan, self.hardware, self.constants).seconds), -1, 0)
+                t[part] = np.moveaxis(np.asarray(simulate(one, self.sizes, plan, self.hardware, self.constants, self.moved(plan)).seconds), -1, 0)
                 b[part] = np.moveaxis(np.asarray(peak(self.by_stage(plan), self.keeping)), -1, 0)
                 watch((done + t[: start + size].size) / len(plans))
             done = end
@@ -199,7 +208,9 @@ def check(e: Evaluator, plan: Plan, plans: Space) -> None:
     kinds = {f.name: float(np.asarray(getattr(held, f.name))) for f in fields(Need)}
     largest = max(kinds, key=lambda name: kinds[name])
     found, rows = e.evaluate(plans), plans.table()
-    far = sum(np.abs(np.log2(getattr(rows, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch"))
+    far = sum(
+        np.abs(np.log2(getattr(rows, n) / getattr(plan, n))) for n in ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "dp_replicate")
+    )
     far = far + np.abs(rows.sharding - plan.sharding) + np.abs(rows.recompute - plan.recompute)
     far = np.where(found.bytes <= limit, far, np.inf)
     near = f"the nearest plan that fits is {rows.row(int(np.argmin(far)))}" if np.isfinite(far).any() else "no plan on these chips fits"

@@ -19,7 +19,7 @@ from chipscale import __version__
 from chipscale.catalog import Catalog, load
 from chipscale.cost.calibration import read_calibration
 from chipscale.evidence import Belief, EvidenceError
-from chipscale.planning import train
+from chipscale.planning import check_precision, train
 from chipscale.search import Watch, silent
 from chipscale.verdict.nouns import Side
 
@@ -76,11 +76,12 @@ def tasks(catalog: Catalog, chips: Sequence[str], models: Sequence[str], sizes: 
           batch: int | None = None, precision: str | None = None) -> tuple[Task, ...]:  # fmt: skip
     """List the tasks of a sweep, sorted, each once, under the ids of chips and models.
 
-    Errors: names that the catalogue does not know, models that it refuses, a sweep of nothing.
+    Errors: names that the catalogue does not know, models that it refuses, a precision that no training is planned in, a sweep of nothing.
     """
     for name, listed in (("--chips", chips), ("--models", models), ("--sizes", sizes)):
         if not listed:
             raise EvidenceError(f"{name}: names nothing; write one or several, parted by commas")
+    check_precision(precision)
     known = {_id(catalog, chip) for chip in chips}
     ids = {name if name.endswith(".json") else catalog.model(name).id for name in models}
     for name in ids:

@@ -16,6 +16,7 @@ import numpy as np
 from chipscale.catalog import Catalog
 from chipscale.cost.constants import Constants
 from chipscale.evidence import EvidenceError
+from chipscale.facts.framework import Framework
 from chipscale.ops.work import Num
 
 #: power over 16-bit peak (W per TFLOP/s) below which the clock is held down by power; between the A100 (1.3) and the H100 (0.7)
@@ -202,3 +203,8 @@ def read_vendors(catalog: Catalog) -> Mapping[str, str]:
     """Return the usual framework of each vendor, by lower-case vendor."""
     table = tomllib.loads(catalog.text("calibration/vendors.toml"))["framework"]
     return {str(k): str(v) for k, v in table.items()}
+
+
+def usual_framework(catalog: Catalog, vendor: str, named: str | None = None) -> Framework:
+    """Return the framework of that name, or the usual one of a vendor."""
+    return catalog.framework(named or read_vendors(catalog).get(vendor.lower(), "unknown"))

@@ -21,7 +21,8 @@ class Hardware:
 
     `peak` (FLOP/s) is the dense peak at the plan's matmul precision, `peak16` at 16 bit; `watts_per_flop16` is power over
     the 16-bit peak; bandwidths are B/s a chip and direction; `mesh` is 1 where the inner tier is a full mesh of links,
-    `axes` counts those of a torus, 0 where it is none. Where there is a tier between, `middle_size` chips share it, else 0.
+    `axes` counts those of a torus, 0 where it is none. Where there is a tier between, `middle_size` chips share it, else 0. `host_bandwidth` is 0
+    where nothing is known of the link to the host.
     """
 
     peak: Num
@@ -41,6 +42,7 @@ class Hardware:
     middle_size: Num = 0.0
     middle_bandwidth: Num = 1.0
     middle_latency: Num = 0.0
+    host_bandwidth: Num = 0.0
 
 
 def peak_of(chip: Chip, precision: str) -> float:
@@ -88,4 +90,5 @@ def hardware(chip: Chip, cluster: Cluster, precision: str) -> Hardware:
         middle_size=float(middle.size) if middle else 0.0,
         middle_bandwidth=middle.bandwidth.value / middle.oversubscription if middle else outer.bandwidth.value,
         middle_latency=middle.latency if middle else outer.latency,
+        host_bandwidth=chip.value("host_bandwidth") if chip.has("host_bandwidth") else 0.0,
     )

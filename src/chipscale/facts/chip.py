@@ -25,6 +25,7 @@ QUANTITIES: Mapping[str, str] = {
     "scaleup_bandwidth": "B/s",
     "scaleup_size": "1",
     "scaleout_bandwidth": "B/s",
+    "host_bandwidth": "B/s",
 }
 
 

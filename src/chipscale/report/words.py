@@ -143,7 +143,7 @@ def evidence(counted: tuple[tuple[str, int], ...]) -> str:
 
 CAUSES: Mapping[str, str] = {
     "gemm": "matrix multiplies", "experts": "experts", "attention": "attention", "head": "vocabulary head", "elementwise": "element-wise",
-    "recompute": "recompute", "optimizer": "optimizer", "tp": "tensor-parallel traffic", "ep": "expert traffic", "cp": "context traffic",
+    "recompute": "recompute", "optimizer": "optimizer", "offload": "copies to the host", "tp": "tensor-parallel traffic", "ep": "expert traffic", "cp": "context traffic",
     "pp": "pipeline traffic", "fsdp": "sharding traffic", "dp": "gradient traffic", "bubble": "pipeline bubble", "imbalance": "imbalance",
     "host": "host", "fixed": "fixed costs",
     "links": "collectives", "stages": "between stages", "prompts": "prompts of others",

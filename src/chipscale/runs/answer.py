@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 
 from chipscale.catalog import Catalog
 from chipscale.evidence import EvidenceError
+from chipscale.plan import OFFLOAD
 from chipscale.planning import train
 from chipscale.runs.accounting import account, accounts
 from chipscale.runs.deadline import fewest, round_counts
@@ -22,7 +23,7 @@ WIDEST = 64
 
 def run(catalog: Catalog, model: str, chip: str, chips: int, tokens: float, *, terms: Terms | None = None, length: int | None = None,
         batch: int | None = None, precision: str | None = None, framework: str | None = None, plan: str | None = None, top: int = 1,
-        assume: Mapping[str, str] | None = None) -> Answer:  # fmt: skip
+        assume: Mapping[str, str] | None = None, offloads: Sequence[str] = OFFLOAD[:1]) -> Answer:  # fmt: skip
     """Return the best plans and what `tokens` tokens take on each: days with failures, energy, money.
 
     With `terms.days`, `chips` is how many there may be, and the answer is for the fewest that meet it at the likeliest hypothesis.
@@ -33,7 +34,7 @@ def run(catalog: Catalog, model: str, chip: str, chips: int, tokens: float, *, t
 
     def plans(n: int, best: int) -> tuple[Side, ...]:
         return train(catalog, model, chip, n, length=length, batch=batch, tokens=tokens, precision=precision, framework=framework, plan=plan,
-                     top=best, assume=assume)  # fmt: skip
+                     top=best, assume=assume, offloads=offloads)  # fmt: skip
 
     if terms.days is not None:
         if plan is not None:

@@ -131,7 +131,7 @@ def parts(bench: Bench, model: Model, on: Deployment | Deployments, length: floa
         head = head + (work.calls * _product(bench, work, on.dense) if work.form == "gemm" else 0.0)
     settle, reach = _token_attention(bench, model, on, seen)
     pair, chunk = _prompt_attention(bench, model, on, length)
-    return Parts(products=products, experts=experts, vector=vector, links=links, head=head, settle=settle, reach=reach, pair=pair, chunk=chunk,
+    return Parts(products=products, experts=experts, vector=vector, links=links, head=np.asarray(head), settle=settle, reach=reach, pair=pair, chunk=chunk,
                  layers=float(model.layers), routed=float(sum(b.repeat for b in model.blocks if isinstance(b.feed, Experts))),
                  product_calls=calls["gemm"] + 1.0, vector_calls=calls["memory"], link_calls=calls["links"])  # fmt: skip
 
@@ -171,7 +171,7 @@ def _experts(bench: Bench, feed: Experts, d: float, on: Deployment | Deployments
 def _links(bench: Bench, block: Block, d: float, group: np.ndarray, on: Deployment | Deployments) -> Num:
     """Cost a layer's collectives: sums over tensor-parallel ranks behind mixer and feed-forward; with several attention groups, tokens gathered for the experts and results scattered.
 
-    Where the ranks of a replica stand on several nodes, rows go to the nodes of their experts and back instead, if that is faster.
+    Rows go to the ranks of their experts and back instead, where that is faster.
     """
     routed = isinstance(block.feed, Experts)
     tp, dp = 1.0 * np.asarray(on.tp), 1.0 * np.asarray(on.dp)
@@ -185,7 +185,7 @@ def _links(bench: Bench, block: Block, d: float, group: np.ndarray, on: Deployme
             bench.seconds(COLLECTIVE, collective_of(kind, ranks, inside, TOKENS * d * 2.0), "", f"{kind}:float")
             for kind in ("all_gather", "reduce_scatter")
         )
-        seconds = seconds + several * np.where(ranks > inside, np.minimum(spread, _exchanged(bench, block.feed, d, ranks, inside, on)), spread)
+        seconds = seconds + several * np.minimum(spread, _exchanged(bench, block.feed, d, ranks, inside, on))
     return block.repeat * seconds
 
 

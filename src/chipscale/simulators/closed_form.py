@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,7 +16,9 @@ from chipscale.ops.optimizer import adam_bytes
 from chipscale.ops.work import Num
 from chipscale.plan import MODULES, Degrees, fully
 from chipscale.schedules.forms import Passes, bubble, chunks, copies, fill, folded
-from chipscale.step import Sizes, Step, Times
+from chipscale.simulators.context_parallel import Shared, shared_seconds
+from chipscale.simulators.offload import beside, copy_seconds
+from chipscale.step import STAYS, Moved, Sizes, Step, Times
 
 
 def _shares() -> np.ndarray:
@@ -100,19 +102,6 @@ def expert_seconds(size: Sizes, plan: Degrees, tokens: Num, passes: Num, hardwar
     return (plan.ep > 1.0) * size.routed * 2.0 * passes * exchange_seconds(volume, group, hardware, constants)
 
 
-def context_seconds(size: Sizes, plan: Degrees, tokens: Num, hardware: Hardware, constants: Constants) -> Num:
-    """Cost passing keys and values round the context-parallel ring, forward and twice backward.
-
-    3 gathers of 2 T c w_kv / t bytes.
-
-    Holds when keys and values travel (ring or all-gather), not queries.
-    Source: llama-3, section 3.3.2 (context parallelism).
-    """
-    group = spread(plan.cp, plan.tp, hardware.inner_size)
-    volume = 2.0 * tokens * plan.cp * size.kv_width / plan.tp
-    return (plan.cp > 1.0) * 3.0 * gather_seconds(volume, group, hardware, constants)
-
-
 def shard_parameters(size: Sizes, plan: Degrees) -> tuple[Num, Num]:
     """Return the dense and the expert parameters that the fullest rank holds before ZeRO sharding.
 
@@ -127,19 +116,38 @@ def shard_parameters(size: Sizes, plan: Degrees) -> tuple[Num, Num]:
     return twice * dense, twice * size.experts / (plan.ep * plan.etp * plan.pp)
 
 
-def data_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, *, gather: float, scatter: float) -> Num:
-    """Cost gathering weights (`gather` bytes a parameter) and reducing gradients (`scatter`) over data parallelism.
+def data_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Num:
+    """Cost gathering weights and scattering gradients, 6 bytes a parameter in all, among the ranks that share them, and adding gradients up over replicas.
 
-    Dense parameters over c d ranks at stride t; experts over t c d / (e e_t) at stride e e_t.
+    ZeRO-3 gathers 2 bytes twice and scatters 2, else 2 are gathered and w = 4 scattered. Dense parameters P over g = c d / r ranks at stride t, experts
+    over t g / (e e_t) at stride e e_t; then an all-reduce of w P / g and its like over r replicas at stride t g.
 
-    Holds when ranks are laid out tp, cp, dp, pp from the inside.
-    Source: zero-2020, section 7.
+    Holds when ranks are laid out tp, cp, dp, pp from the inside, and gradients are added up over replicas whenever they are scattered.
+    Source: zero-2020, section 7; pytorch-fsdp-2023, section 3.2.2 (hybrid sharding).
     """
     dense, experts = shard_parameters(size, plan)
-    wide = spread(plan.cp * plan.dp, plan.tp, hardware.inner_size)
-    narrow = spread(np.maximum(plan.tp * plan.cp * plan.dp / (plan.ep * plan.etp), 1.0), plan.ep * plan.etp, hardware.inner_size)
-    moved = gather + scatter
-    return gather_seconds(moved * dense, wide, hardware, constants) + gather_seconds(moved * experts, narrow, hardware, constants)
+    group, own = plan.group, plan.ep * plan.etp
+    few = np.maximum(plan.tp * group / own, 1.0)
+    tier = hardware.inner_size
+    inside = gather_seconds(6.0 * dense, spread(group, plan.tp, tier), hardware, constants) + gather_seconds(
+        6.0 * experts, spread(few, own, tier), hardware, constants
+    )
+    width = np.where(plan.sharding >= 3.0, 2.0, 4.0)
+    between = gather_seconds(2.0 * width * (dense / group + experts / few), spread(plan.dp_replicate, plan.tp * group, tier), hardware, constants)
+    return inside + between
+
+
+def held_states(size: Sizes, plan: Degrees) -> Num:
+    """Count the parameters whose optimizer states a rank holds.
+
+    n P / (n g) from ZeRO-1 on, P before, with n copies of each parameter and g ranks that share.
+
+    Holds when every rank holds an equal part.
+    Source: zero-2020, section 5.1.
+    """
+    dense, experts = shard_parameters(size, plan)
+    once = dense / plan.group + experts * plan.ep * plan.etp / (plan.tp * plan.group)
+    return np.where(plan.sharding >= 1.0, once / copies(plan.schedule), dense + experts)
 
 
 def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Num:
@@ -148,10 +156,7 @@ def optimizer_seconds(size: Sizes, plan: Degrees, hardware: Hardware, constants:
     Holds when the step is bound by memory.
     Source: zero-2020, section 3.1.
     """
-    dense, experts = shard_parameters(size, plan)
-    once = dense / (plan.cp * plan.dp) + experts * plan.ep * plan.etp / (plan.tp * plan.cp * plan.dp)
-    held = np.where(plan.sharding >= 1.0, once / copies(plan.schedule), dense + experts)
-    return adam_bytes(held) / (constants.memory * hardware.memory_bandwidth)
+    return adam_bytes(held_states(size, plan)) / (constants.memory * hardware.memory_bandwidth)
 
 
 def pipeline(body: Passes, head: Passes, layers: Num, plan: Degrees, batches: Num, hop: Num) -> tuple[Num, Num, Num, Num]:
@@ -221,7 +226,8 @@ def slowest_rank(body: Num, head: Num, layers: Num, plan: Degrees) -> tuple[Num,
 class Micro:
     """What a plan adds to one micro-batch through all layers: recompute, the host, exposed traffic; `hop` is one pipeline message.
 
-    `batches` are the micro-batches of a step; all else in seconds.
+    `stored` and `fetched` are what copies of activations to the host and back add to the forward and the backward pass.
+    `shared` is context parallelism by direction, without the forward pass that full recompute repeats. `batches` are the micro-batches of a step; all else in seconds.
     """
 
     batches: Num
@@ -230,7 +236,10 @@ class Micro:
     tp: Num
     ep: Num
     cp: Num
+    shared: Shared
     hop: Num
+    stored: Num = 0.0
+    fetched: Num = 0.0
 
 
 def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Micro:
@@ -243,13 +252,15 @@ def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: C
     tokens = plan.micro_batch * size.tokens / plan.cp
     local = np.where(size.expert_count > 0, size.expert_count / plan.ep, 0.0)
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
+    shared = shared_seconds(t, size, plan, tokens, hardware, k)
     return Micro(
         batches=size.batch / (plan.dp * plan.micro_batch),
         again=recompute_seconds(t, size, plan),
         host=k.host * size.layers * (1.0 + full / 3.0) + k.host_expert * size.routed * local,
         tp=k.tp * tensor_seconds(size, plan, tokens, 2.5 + full, hardware, k),
         ep=k.ep * expert_seconds(size, plan, tokens, 2.0 + full, hardware, k),
-        cp=k.cp * context_seconds(size, plan, tokens, hardware, k),
+        cp=shared.forward * (1.0 + full) + shared.backward,
+        shared=shared,
         hop=pass_seconds(2.0 * tokens * size.d_model * size.streams / plan.tp, plan.tp * plan.cp * plan.dp, hardware, k),
     )
 
@@ -257,7 +268,7 @@ def micro(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: C
 def body_passes(t: Times, one: Micro, size: Sizes, plan: Degrees) -> Passes:
     """Split the seconds of all layers by direction.
 
-    The forward pass has 1 / n of the traffic, n passes in all, and a third of the host's time, as the weight gradients have;
+    The forward pass has 1 / n of the tensor and expert traffic, n passes in all, and a third of the host's time, as the weight gradients have;
     recompute belongs to the backward pass.
 
     Holds when weight gradients need no traffic of their own.
@@ -265,11 +276,25 @@ def body_passes(t: Times, one: Micro, size: Sizes, plan: Degrees) -> Passes:
     """
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
     launch = one.host / (3.0 + full)
+    forward = t.forward + one.shared.forward + one.stored + (launch + one.tp / (2.5 + full) + one.ep / (2.0 + full))
     return Passes(
-        total=t.gemm + t.experts + t.attention + t.elementwise + one.again + one.host + one.tp + one.ep + one.cp,
-        forward=t.forward + launch + one.tp / (2.5 + full) + one.ep / (2.0 + full) + one.cp / 3.0,
+        total=t.gemm + t.experts + t.attention + t.elementwise + (one.stored + one.fetched) + one.again + one.host + one.tp + one.ep + one.cp,
+        forward=forward,
         weights=t.weights + launch,
     )
+
+
+def offloaded(t: Times, one: Micro, size: Sizes, plan: Degrees, moved: Moved, hardware: Hardware) -> Micro:
+    """Add what copies of activations do not hide behind: out beside the forward pass, back beside the backward pass, one layer ahead.
+
+    max(0, x - F) and max(0, x - B - W), x = A / r_h;  B alone where weight gradients are apart.
+
+    Holds when all layers keep as much; the head hides nothing.
+    Source: zero-offload-2021, section 4.1; korthikanti-2022, section 4 (A).
+    """
+    passes, copy = body_passes(t, one, size, plan), copy_seconds(moved.activations, hardware)
+    behind = passes.inputs + (plan.schedule < 2.0) * passes.weights
+    return replace(one, stored=beside(copy, passes.forward), fetched=beside(copy, behind))
 
 
 def head_passes(t: Times) -> Passes:
@@ -277,38 +302,45 @@ def head_passes(t: Times) -> Passes:
     return Passes(total=t.head, forward=t.head_forward, weights=t.head_weights)
 
 
-def sharded_seconds(traffic: Num, stage: Num, constants: Constants) -> Num:
-    """Return what gathering and scattering sharded parameters adds to `stage` seconds of compute.
+def sharded_seconds(traffic: Num, forward: Num, stage: Num, constants: Constants) -> Num:
+    """Return what gathering and scattering sharded parameters adds to `stage` seconds of compute, `forward` of them the forward pass.
 
-    max(x - s, 0) + f min(x, s).
+    max(x / 3 - s_F, 0) + max(2 x / 3 - s_B, 0) + f of what is hidden: a third of the bytes is gathered for the forward pass, a third again for the
+    backward pass, in which the gradients are scattered.
 
-    Holds when gathers run ahead of the layers that need them.
-    Source: zero-2020, section 7; f fitted, data/calibration/training.toml.
+    Holds when gathers run ahead of the layers that need them, within one pass.
+    Source: pytorch-fsdp-2023, section 3.3 (prefetch); zero-2020, section 7; f fitted, data/calibration/training.toml.
     """
-    return np.maximum(traffic - stage, 0.0) + constants.fsdp * np.minimum(traffic, stage)
+    there, back = traffic / 3.0, traffic / 1.5
+    hidden = np.minimum(there, forward) + np.minimum(back, stage - forward)
+    return traffic - (1.0 - constants.fsdp) * hidden
 
 
-def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants) -> Step:
-    """Assemble a training step from the times of a micro-batch: traffic, pipeline, sharding, optimizer.
+def simulate(t: Times, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, moved: Moved = STAYS) -> Step:
+    """Assemble a training step from the times of a micro-batch: traffic, pipeline, sharding, optimizer, and copies of what is `moved` to the host.
 
     Holds when every stage runs the same micro-batches.
     Source: megatron-2021, section 3; exposures fitted, data/calibration/training.toml.
     """
     k = constants
     one = micro(t, size, plan, hardware, k)
-    batches = one.batches
-    work, idle, imbalance, filling = pipeline(body_passes(t, one, size, plan), head_passes(t), size.layers, plan, batches, one.hop)
+    streamed: Num = 0.0
+    if moved is not STAYS:
+        one = offloaded(t, one, size, plan, moved, hardware)
+        streamed = beside(copy_seconds(moved.optimizer, hardware), optimizer_seconds(size, plan, hardware, k))
+    batches, body = one.batches, body_passes(t, one, size, plan)
+    work, idle, imbalance, filling = pipeline(body, head_passes(t), size.layers, plan, batches, one.hop)
     pp = (plan.pp > 1.0) * (k.tp * 2.0 * chunks(plan) * batches * one.hop + filling)
 
     stage = (work + imbalance) / batches
     sharded = plan.sharding == 3.0
-    traffic = sharded * data_seconds(size, plan, hardware, k, gather=4.0, scatter=2.0)
-    fsdp = sharded * batches * sharded_seconds(traffic, stage, k)
-    dp = (1.0 - sharded) * k.dp * data_seconds(size, plan, hardware, k, gather=2.0, scatter=4.0)
+    traffic = data_seconds(size, plan, hardware, k)
+    fsdp = sharded * batches * sharded_seconds(traffic, body.forward / plan.pp, stage, k)
+    dp = (1.0 - sharded) * k.dp * traffic
     optimizer = optimizer_seconds(size, plan, hardware, k)
     share = k.scale * batches / plan.pp
     head = t.head * share
     parts = (t.gemm * share, t.experts * share, t.attention * share, t.elementwise * share, head, one.again * share, one.host * share,
              one.tp * share, one.ep * share, one.cp * share, k.scale * pp, k.scale * idle, k.scale * imbalance, k.scale * fsdp, k.scale * dp,
-             k.scale * optimizer, k.scale * k.fixed + 0.0 * work)  # fmt: skip
+             k.scale * optimizer, share * (one.stored + one.fetched) + k.scale * streamed, k.scale * k.fixed + 0.0 * batches)  # fmt: skip
     return Step(parts=parts)

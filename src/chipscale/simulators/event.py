@@ -20,12 +20,15 @@ from chipscale.simulators.closed_form import (
     data_seconds,
     head_passes,
     micro,
+    offloaded,
     optimizer_seconds,
     sharded_seconds,
     slowest_rank,
 )
+from chipscale.simulators.context_parallel import wire_seconds
+from chipscale.simulators.offload import copy_seconds
 from chipscale.simulators.timeline import Load, Timeline, replay
-from chipscale.step import Sizes, Times
+from chipscale.step import STAYS, Moved, Sizes, Times
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +93,8 @@ def _ways(seconds: Num, forward: Num, layers: np.ndarray) -> np.ndarray:
     return there
 
 
-def load_of(t: Times, one: Micro, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, layers: Sequence[int]) -> Load:
+def load_of(t: Times, one: Micro, size: Sizes, plan: Degrees, hardware: Hardware, constants: Constants, layers: Sequence[int],
+            moved: Moved = STAYS) -> Load:  # fmt: skip
     """Cost each stage: its share of the layers, the head on the last, traffic by stream, what follows the last micro-batch.
 
     Holds when all layers of a stage cost the same, the mean of the model's.
@@ -102,33 +106,42 @@ def load_of(t: Times, one: Micro, size: Sizes, plan: Degrees, hardware: Hardware
     compute = _rows(body) * share
     compute[:, -1:] += _rows(head)
     full = fully(plan, np.maximum(size.layers / plan.pp, 1.0))
-    wires = (("tp", one.tp, k.tp, 1.0 / (2.5 + full)), ("ep", one.ep, k.ep, 1.0 / (2.0 + full)), ("cp", one.cp, k.cp, 1.0 / 3.0))
-    traffic = tuple((name, scale * _ways(shown / part, way, share)) for name, shown, part, way in wires if shown > 0.0)
+    wire = wire_seconds(t, size, plan, plan.micro_batch * size.tokens / plan.cp, hardware, k)
+    there, back = wire.forward, wire.backward + full * wire.forward
+    wires = (
+        ("tp", one.tp / k.tp, 1.0 / (2.5 + full)),
+        ("ep", one.ep / k.ep, 1.0 / (2.0 + full)),
+        ("cp", there + back, there / np.maximum(there + back, 1e-30)),
+    )
+    traffic = tuple((name, scale * _ways(whole, way, share)) for name, whole, way in wires if whole > 0.0)
     sharded = float(plan.sharding == 3.0)
     slowest, _ = slowest_rank(body.total, head.total, size.layers, plan)
-    gathered = sharded * data_seconds(size, plan, hardware, k, gather=4.0, scatter=2.0)
-    reduce = (1.0 - sharded) * data_seconds(size, plan, hardware, k, gather=2.0, scatter=4.0)
+    data = data_seconds(size, plan, hardware, k)
+    gathered, reduce = sharded * data, (1.0 - sharded) * data
+    update = optimizer_seconds(size, plan, hardware, k)
     between = float(plan.pp > 1.0) * scale * float(one.hop)
     return Load(
         compute=scale * compute,
         traffic=traffic,
         hop=between,
         shown=float(k.tp) * between,
-        ahead=float(sharded_seconds(gathered, slowest, k) / slowest),
+        ahead=float(sharded_seconds(gathered, body.forward / plan.pp, slowest, k) / slowest),
         reduce=scale * float(reduce),
         late=scale * float(k.dp * reduce),
-        optimizer=scale * float(optimizer_seconds(size, plan, hardware, k)),
+        optimizer=scale * float(update),
+        copy=scale * float(copy_seconds(moved.activations, hardware)) * share,
+        stream=scale * float(copy_seconds(moved.optimizer, hardware)),
     )
 
 
 def replayed(t: Times, size: Sizes, plan: Plan, hardware: Hardware, constants: Constants, *, layers: Sequence[int] | None = None,
-             stragglers: Mapping[int, float] | None = None, jitter: float = 0.0, rng: np.random.Generator | None = None) -> Replay:  # fmt: skip
+             moved: Moved = STAYS, stragglers: Mapping[int, float] | None = None, jitter: float = 0.0, rng: np.random.Generator | None = None) -> Replay:  # fmt: skip
     """Replay one step of a plan; `layers` deals them to the stages otherwise than evenly, `stragglers` slow ranks by a factor.
 
     Errors: a schedule that cannot hold the micro-batches, layers that do not sum to the model's, a micro-batch count that is not whole.
     """
     d = degrees(plan)
-    one = micro(t, size, d, hardware, constants)
+    one = offloaded(t, micro(t, size, d, hardware, constants), size, d, moved, hardware)
     batches = float(one.batches)
     if batches != int(batches):
         raise EvidenceError(f"--plan: dp x micro-batch = {plan.dp * plan.micro_batch} does not divide a batch of {float(size.batch):g} sequences")
@@ -136,7 +149,7 @@ def replayed(t: Times, size: Sizes, plan: Plan, hardware: Hardware, constants: C
     o = order(SCHEDULES[plan.schedule], plan.pp, plan.vpp, int(batches))
     worth = float(t.head / body_passes(t, one, size, d).total * size.layers)
     stages = stage_layers(int(size.layers), worth, plan, o) if layers is None else _stated(layers, size, o)
-    load = load_of(t, one, size, d, hardware, constants, stages)
+    load = load_of(t, one, size, d, hardware, constants, stages, moved)
     pace = [(stragglers or {}).get(rank, 1.0) for rank in range(plan.pp)]
     line = replay(o, load, pace=pace, jitter=jitter, rng=rng)
     return Replay(seconds=line.seconds + float(constants.scale * constants.fixed), timeline=line, load=load, layers=stages)

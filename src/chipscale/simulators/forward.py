@@ -12,7 +12,7 @@ from chipscale.facts.job import Job
 from chipscale.facts.model import CompressedAttention, Experts, LatentAttention, Model
 from chipscale.graph import Shard, build
 from chipscale.ops.work import Num
-from chipscale.plan import Degrees, PlanTable
+from chipscale.plan import Degrees, Plan, PlanTable, table
 from chipscale.simulators.closed_form import expert_seconds, tensor_seconds, times
 from chipscale.step import CAUSES, Sizes, Step
 
@@ -70,12 +70,10 @@ def deployments(model: Model, chips: int, batch: int) -> PlanTable:
     """List the deployments of one replica over `chips`: tp inside, dp over the rest, experts over all ranks or some."""
     experts = max((b.feed.count for b in model.blocks if isinstance(b.feed, Experts)), default=0)
     heads = getattr(model.blocks[0].mixer, "heads", 1)
-    rows = []
+    rows: list[Plan] = []
     for tp in (t for t in range(1, min(chips, 64) + 1) if chips % t == 0 and heads % t == 0):
         dp = chips // tp
         for ep in [e for e in range(1, chips + 1) if chips % e == 0 and experts % e == 0] if experts else [1]:
             if batch >= dp:
-                rows.append((tp, 1, 1, 1, ep, 1, dp, 1, 0, 0, 0, 0))
-    grid = np.array(rows, dtype=np.int64)
-    names = ("tp", "pp", "vpp", "cp", "ep", "etp", "dp", "micro_batch", "sharding", "recompute", "recompute_layers", "schedule")
-    return PlanTable(**{name: grid[:, i] for i, name in enumerate(names)})
+                rows.append(Plan(tp=tp, ep=ep, dp=dp, sharding=0))
+    return table(rows)

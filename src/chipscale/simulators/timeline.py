@@ -8,7 +8,7 @@ from heapq import heappop, heappush
 
 import numpy as np
 
-from chipscale.schedules.orders import Kind, Op, Order, Slot
+from chipscale.schedules.orders import Kind, Op, Order
 
 #: streams of a rank, in the order in which a trace shows them; activations and gradients of the pipeline are apart
 STREAMS = ("compute", "tp", "ep", "cp", "pp forward", "pp backward", "dp", "copy out", "copy in")
@@ -25,8 +25,9 @@ class Load:
 
     `compute` (3 x stages) includes the exposed share of `traffic`, which lists (stream, seconds on the wire, 3 x stages). A message takes
     `hop`, of which `shown` keeps its sender's cores busy. `ahead` is what gathering sharded parameters adds to a second of compute, unless
-    the rank idles before; `copy` (stages) is a copy of activations to the host, and the same back on the other half of the link. After its last operation a rank reduces
-    gradients for `reduce`, `late` of it after the backward pass, then steps its optimizer.
+    the rank idles before; `copy` (stages) is a copy of activations to the host beside the forward pass, and the same back beside the backward pass, either of which
+    lasts as long as its copy. After its last operation a rank reduces gradients for `reduce`, `late` of it after the backward pass, then steps its optimizer, whose
+    states come from the host and go back within `stream`.
     """
 
     compute: np.ndarray
@@ -38,6 +39,7 @@ class Load:
     reduce: float = 0.0
     late: float = 0.0
     optimizer: float = 0.0
+    stream: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,8 +124,6 @@ class _Rank:
     done: float = 0.0
     free: float = 0.0
     busy: float = 0.0
-    stored: float = 0.0
-    fetched: float = 0.0
     wire: list[float] = field(default_factory=lambda: [0.0, 0.0])
 
 
@@ -137,7 +137,6 @@ class _Run:
         self.ranks = [_Rank() for _ in order.ranks]
         self.arrived: dict[tuple[int, int, int], float] = {}
         self.origin = (0, order.stages - 1)
-        self.stored: dict[tuple[int, int], float] = {}
         self.heap: list[tuple[float, int]] = []
         self.slices: list[Slice] = []
         self.messages: list[Message] = []
@@ -159,10 +158,10 @@ class _Run:
                     return
                 ready = max(ready, arrived)
         pace = self.pace[rank] * self._noise()
-        lengths = [self.seconds[op.kind][op.stage] * pace for op in slot]
+        lengths = [max(self.seconds[op.kind][op.stage] * pace, self._copied(op)) for op in slot]
         busy = sum(lengths)
         gather = self.load.ahead * busy
-        r.began = max(ready, r.free + gather, self._fetched(rank, slot))
+        r.began = max(ready, r.free + gather)
         if not r.slot:
             r.begin = r.began - gather
         r.busy += busy
@@ -170,6 +169,8 @@ class _Run:
         sends = 0
         for op, length in zip(slot, lengths, strict=True):
             self.slices.append(Slice(rank, "compute", NAMES[op.kind], r.done, length, op))
+            if self._copied(op):
+                self.slices.append(Slice(rank, "copy in" if WAYS[op.kind] else "copy out", "activations", r.done, self._copied(op), op))
             r.done += length
             sends += WAYS[op.kind] < WEIGHT
         r.free = r.done + self.load.shown * sends
@@ -188,8 +189,6 @@ class _Run:
         for op in slot:
             way = WAYS[op.kind]
             to = op.stage + (-1 if way else 1)
-            if not way and self.copies[op.stage]:
-                r.stored = self.stored[op.stage, op.batch] = self._copy(rank, op, "copy out", max(r.stored, r.done))
             if way < WEIGHT and 0 <= to < self.order.stages:
                 target = self.order.rank(to, op.batch)
                 self.arrived[way, to, op.batch] = r.free if target == rank else self._send(rank, target, op, way)
@@ -206,17 +205,9 @@ class _Run:
         unhidden = op.batch in self.edges[way] and op.stage <= len(self.ranks) - (not way)
         return sent + hop if unhidden else max(r.free, sent + self.load.shown)
 
-    def _fetched(self, rank: int, slot: Slot) -> float:
-        """Copy activations back from the host while the slot before runs; return when they are there."""
-        r = self.ranks[rank]
-        for op in slot:
-            if self.copies[op.stage] and WAYS[op.kind] == Kind.INPUT:
-                r.fetched = self._copy(rank, op, "copy in", max(r.fetched, r.began, self.stored[op.stage, op.batch]))
-        return r.fetched
-
-    def _copy(self, rank: int, op: Op, stream: str, start: float) -> float:
-        self.slices.append(Slice(rank, stream, "activations", start, self.copies[op.stage], op))
-        return start + self.copies[op.stage]
+    def _copied(self, op: Op) -> float:
+        """Return how long an operation's activations take to the host or back; weight gradients copy nothing."""
+        return float(self.copies[op.stage]) if WAYS[op.kind] < WEIGHT else 0.0
 
     def close(self, rank: int) -> float:
         """Reduce gradients, most of it beside the last backward passes, and step the optimizer; return when the rank is done."""
@@ -224,6 +215,9 @@ class _Run:
         if load.reduce:
             start = max(r.begin, r.free + load.late - load.reduce)
             self.slices.append(Slice(rank, "dp", "reduce gradients", start, r.free + load.late - start))
+        start = r.free + load.late
         if load.optimizer:
-            self.slices.append(Slice(rank, "compute", "optimizer", r.free + load.late, load.optimizer))
-        return r.free + load.late + load.optimizer
+            self.slices.append(Slice(rank, "compute", "optimizer", start, load.optimizer))
+        if load.stream:
+            self.slices += [Slice(rank, stream, "optimizer states", start, load.stream) for stream in ("copy out", "copy in")]
+        return start + max(load.optimizer, load.stream)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from chipscale.catalog import Catalog
+from chipscale.cost.calibration import usual_framework
 from chipscale.cost.constants import Constants
 from chipscale.cost.hardware import Hardware, hardware, peak_of
 from chipscale.evidence import EvidenceError
@@ -117,7 +118,8 @@ def options(catalog: Catalog, job: Job, chip: Chip, cluster: Cluster, k: dict[st
         run = runner(model, job, precision)
         if plans is None and isinstance(run, Training):
             e = evaluator(run.problem, hw, k[precision])
-            every = space(model, job.chips, job.batch, most_tp(hw))
+            kinds = usual_framework(catalog, chip.vendor).cp_kinds
+            every = space(model, job.chips, job.batch, most_tp(hw), cp_kinds=kinds, tier=int(hw.inner_size))
             all_found = e.evaluate(every)
             plans = _kept(every, all_found.seconds, all_found.bytes, chip, job)
         elif not isinstance(run, Training):

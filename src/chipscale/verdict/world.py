@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from chipscale.catalog import Catalog
-from chipscale.cost.calibration import Calibration, Context, read_vendors
+from chipscale.cost.calibration import Calibration, Context, usual_framework
 from chipscale.cost.constants import Constants
 from chipscale.evidence import Belief, Hypothesis
 from chipscale.facts.chip import Chip
 from chipscale.facts.cluster import Cluster
+from chipscale.facts.framework import GRAPHS
 from chipscale.facts.job import Job
 from chipscale.units import TERA
 from chipscale.verdict.draws import Draws, Theta
@@ -59,14 +60,23 @@ def context(catalog: Catalog, chip: Chip, job: Job, precision: str, framework: s
     peak = chip.value(next(p for p in ("peak_bf16", "peak_fp16") if chip.has(p)))
     watts = chip.value("power") / peak * TERA if chip.has("power") else math.nan
     vendor = chip.vendor.lower()
-    used = catalog.framework(framework or read_vendors(catalog).get(vendor, "unknown"))
+    used = usual_framework(catalog, vendor, framework)
     training = job.phase == "train"
     return Context(
         family=chip.family,
         vendor=vendor,
         framework=used.id if training else "serving",
         precision=precision,
-        flags=tuple(dict.fromkeys(("tp_overlap", *(f for f, _ in used.since if training), *(f"no_{f}" for f in used.lacks if training)))),
+        flags=tuple(
+            dict.fromkeys(
+                (
+                    "tp_overlap",
+                    *(f for f, _ in used.since if training),
+                    *(GRAPHS[used.graph_in(math.inf)] if training else ()),
+                    *(f"no_{f}" for f in used.lacks if training),
+                )
+            )
+        ),
         watts_per_tflop=watts,
         legacy_share=catalog.legacy_share(chip),
     )
