@@ -35,6 +35,8 @@ from chipscale.verdict.world import candidate
 
 #: deployments shown beside the best, and points of the front
 OTHERS, FRONT = 6, 12
+#: share of the tokens of a deployment at which one of fewer stages takes its place
+NEARLY = 0.98
 #: seconds a token beyond which no point of the front is shown: slower than anybody reads
 SLOWEST = 0.25
 #: seconds to the first token beyond which a point of the front is left out where no limit is stated
@@ -128,6 +130,7 @@ def answer(case: Case) -> Serving:
     offers = sorted(
         [*_offers(case, found, whole, limits), *two], key=lambda o: -o.tokens if case.arrival is None else o.ttft + o.tpot * q.lengths.mean_output
     )
+    offers = _simplest(offers)
     if not offers:
         raise EvidenceError(_best_that_can(case, found, whole, limits, paired))
     top = confirmed(
@@ -135,6 +138,25 @@ def answer(case: Case) -> Serving:
     )
     points = [p for p in front([*front_of(q, whole, min(limits.ttft, PATIENCE)), *points]) if p.tpot <= SLOWEST]
     return described(case, top, offers, points)
+
+
+def _simplest(offers: Sequence[Offer]) -> list[Offer]:
+    """Keep, of offers that differ in pipeline stages alone, the one of the fewest stages that is nearly the first of them; order stays."""
+    kept: dict[object, Offer] = {}
+    for o in offers:
+        first = kept.setdefault(_kind(o), o)
+        if _stages(o) < _stages(first) and o.tokens >= NEARLY * first.tokens:
+            kept[_kind(o)] = o
+    return list(kept.values())
+
+
+def _kind(o: Offer) -> tuple[Deployment | None, Deployment]:
+    """Return what an offer is but for its stages."""
+    return o.prefill and replace(o.prefill, pp=1), replace(o.decode, pp=1)
+
+
+def _stages(o: Offer) -> int:
+    return o.decode.pp * (o.prefill.pp if o.prefill else 1)
 
 
 def _offers(case: Case, found: Fleet, whole: Grid, limits: Objective) -> list[Offer]:
@@ -242,16 +264,8 @@ def _seconds(o: Offer, output: float) -> float:
 
 
 def _others(top: Offer, offers: Sequence[Offer], output: float) -> tuple[Choice, ...]:
-    """List further deployments, those that differ in stages alone once; the best of each way of serving and each format among them."""
-
-    def kind(o: Offer) -> tuple[Deployment | None, Deployment]:
-        return o.prefill and replace(o.prefill, pp=1), replace(o.decode, pp=1)
-
-    once: dict[object, Offer] = {}
-    for o in offers:
-        if kind(o) != kind(top):
-            once.setdefault(kind(o), o)
-    ways = [[o for o in once.values() if (o.prefill is None) == one] for one in (True, False)]
+    """List further deployments, the best of each way of serving and each format among them."""
+    ways = [[o for o in offers if _kind(o) != _kind(top) and (o.prefill is None) == one] for one in (True, False)]
     first = {o.decode.dense.id: o for o in reversed(ways[0])}
     chosen = {id(o): o for o in [*first.values(), *ways[0][: OTHERS // 2], *ways[1][: OTHERS // 2]]}
     return tuple(choice(o, top, output) for o in sorted(chosen.values(), key=lambda o: _seconds(o, output) if output else -o.tokens))
