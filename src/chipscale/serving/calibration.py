@@ -69,7 +69,14 @@ def cell_of(model: str, chip: str, engine: str) -> str:
 
 
 def read(catalog: Catalog) -> Calibration:
-    """Read data/calibration/serving.toml."""
+    """Return data/calibration/serving.toml, read once for each catalogue."""
+    if ("calibration", FILE) not in catalog.memo:
+        catalog.memo["calibration", FILE] = _read(catalog)
+    found: Calibration = catalog.memo["calibration", FILE]
+    return found
+
+
+def _read(catalog: Catalog) -> Calibration:
     t = tomllib.loads(catalog.text(FILE))
     cells = frozenset(t["cells"])
     return Calibration(
