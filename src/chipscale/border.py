@@ -191,6 +191,7 @@ class RulesFile(_Border):
     block: int = Field(ge=1, le=10**5)
     reserve: bool
     narrow_cache: bool
+    exchange: bool = False
 
 
 class KernelFile(_Border):

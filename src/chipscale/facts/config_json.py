@@ -123,7 +123,7 @@ def qwen3_moe(c: Config) -> Model:
 
 
 def qwen3_hybrid(c: Config) -> Model:
-    """Qwen3-Next and Qwen3.5 MoE: gated delta-rule layers with a gated full attention in between; a gated shared expert."""
+    """Qwen3-Next and Qwen3.5: gated delta-rule layers with a gated full attention in between; an MLP, or experts and a gated shared one."""
     c.fixed("attn_output_gate", True)
     full = replace(_qwen3_attention(c), gated=True)
     linear = LinearAttention(
@@ -132,14 +132,17 @@ def qwen3_hybrid(c: Config) -> Model:
     )  # fmt: skip
     if linear.value_heads % linear.key_heads:
         raise c.bad("linear_num_value_heads", f"it does not divide over linear_num_key_heads = {linear.key_heads}, correct one of them")
-    experts = Experts(
-        count=c.count("num_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("moe_intermediate_size"),
-        shared_d_ff=c.count("shared_expert_intermediate_size"), shared_gate=True,
-    )  # fmt: skip
     every = c.count("full_attention_interval", None if not c.has("layer_types") else 1)
     kinds: dict[str, Mixer] = {"linear_attention": linear, "full_attention": full}
-    blocks = _stack(c, kinds, lambda i: "linear_attention" if (i + 1) % every else "full_attention", _sparse_layers(c, experts))
+    blocks = _stack(c, kinds, lambda i: "linear_attention" if (i + 1) % every else "full_attention", _hybrid_feed(c))
     return _model(c, blocks, mtp_layers=c.count("mtp_num_hidden_layers", 0, least=0, most=100))
+
+
+def _hybrid_feed(c: Config) -> Callable[[int], Feed]:
+    if not c.has("num_experts") and not c.numbers("mlp_only_layers"):
+        return lambda _, mlp=MLP(d_ff=c.count("intermediate_size")): mlp
+    count, top_k, d_ff = c.count("num_experts"), c.count("num_experts_per_tok"), c.count("moe_intermediate_size")
+    return _sparse_layers(c, Experts(count=count, top_k=top_k, d_ff=d_ff, shared_d_ff=c.count("shared_expert_intermediate_size"), shared_gate=True))
 
 
 def gpt_oss(c: Config) -> Model:
@@ -174,8 +177,16 @@ def _latent(c: Config) -> LatentAttention:
 
 def deepseek(c: Config) -> Model:
     """DeepSeek-V2, V3 and their kin (R1, V3.2, Kimi, GLM-5): latent attention, first layers dense, shared experts, perhaps an indexer."""
-    mixer = _latent(c)
     c.fixed("moe_layer_freq", 1)
+    return _first_dense(c, _latent(c))
+
+
+def glm4_moe(c: Config) -> Model:
+    """GLM-4.5 to 4.7: grouped attention with biases and norms of heads; layers route as DeepSeek-V3's do."""
+    return _first_dense(c, replace(_attention(c), qkv_bias=c.flag("attention_bias"), qk_norm=c.flag("use_qk_norm")))
+
+
+def _first_dense(c: Config, mixer: Mixer) -> Model:
     d_ff, count = c.count("moe_intermediate_size"), c.count("n_routed_experts")
     groups, chosen = c.count("n_group"), c.count("topk_group")
     if count % groups or chosen > groups:
@@ -306,12 +317,12 @@ def gpt(c: Config) -> Model:
 
 ARCHITECTURES: Mapping[str, Callable[[Config], Model]] = {
     "llama": llama, "mistral": mistral, "mixtral": mixtral, "qwen2": qwen2, "qwen3": qwen3, "qwen3_moe": qwen3_moe,
-    **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text"), qwen3_hybrid),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), qwen3_hybrid),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa"), deepseek),
-    "deepseek_v4": deepseek_v4, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
+    "deepseek_v4": deepseek_v4, "glm4_moe": glm4_moe, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
 }  # fmt: skip
 #: architectures whose text model stands in `text_config`, with what counts their vision tower (None: not understood)
-WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {"llama4": None, "kimi_k25": kimi_tower, "qwen3_5_moe": qwen_tower}
+WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {"llama4": None, "kimi_k25": kimi_tower, **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), qwen_tower)}
 
 
 def _kind(config: Mapping[str, Any], where: str) -> str:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from chipscale.cost.kernels.gemm import Gemm
 from chipscale.evidence import EvidenceError
@@ -37,6 +40,7 @@ FORMATS = {
         Format(id="fp8", precision="fp8", weight=1.0, activation=1.0, quantised=1.0),
         Format(id="fp8_block", precision="fp8", weight=1.03, activation=1.0, quantised=1.0),
         Format(id="int8", precision="int8", weight=1.0, activation=1.0, quantised=0.0),
+        Format(id="w4a8", precision="int8", weight=0.53, activation=1.0, quantised=0.0),
         Format(id="nvfp4", precision="nvfp4", weight=0.5625, activation=0.5, quantised=1.0),
         Format(id="w4a8_mxfp4_mxfp8", precision="mxfp8", weight=0.53125, activation=1.03, quantised=1.0),
         Format(id="w4a16_mxfp4", precision="bf16", weight=0.53125, activation=2.0, quantised=0.0),
@@ -72,6 +76,28 @@ class Deployment:
     def chips(self) -> int:
         """The chips of a replica."""
         return self.tp * self.dp * self.pp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployments:
+    """Many deployments of one replica in the same formats: degrees as columns, arrays of shape (rows, 1)."""
+
+    tp: np.ndarray
+    dp: np.ndarray
+    moe_tp: np.ndarray
+    moe_ep: np.ndarray
+    dense: Format
+    experts: Format
+    kv: float
+
+
+def table(rows: Sequence[Deployment]) -> Deployments:
+    """Write deployments in the same formats one below the other."""
+    first = rows[0]
+    if any((d.dense, d.experts, d.kv) != (first.dense, first.experts, first.kv) for d in rows):
+        raise EvidenceError("deployments of one table share their number formats; make a table for each")
+    columns = {name: np.array([[float(getattr(d, name))] for d in rows]) for name in ("tp", "dp", "moe_tp", "moe_ep")}
+    return Deployments(dense=first.dense, experts=first.experts, kv=first.kv, **columns)
 
 
 def runnable(format: Format, chip: Chip) -> Format:
