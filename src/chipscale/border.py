@@ -192,6 +192,8 @@ class RulesFile(_Border):
     reserve: bool
     narrow_cache: bool
     exchange: bool = False
+    pipelined: bool = False
+    inside: bool = False
 
 
 class KernelFile(_Border):

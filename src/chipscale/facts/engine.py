@@ -23,7 +23,8 @@ class Engine:
     `matches` are lower-case substrings of a stated name. A step computes at most `tokens` tokens for at most `sequences` requests; a prompt may be cut where `chunked`,
     shares steps with decodes where `shared`; its cache comes in blocks of `block` tokens, for a whole request at once where `reserve`.
     `narrow_cache`: unless told otherwise it caches keys and values of checkpoints below 16 bit in 8 bits. `exchange`: with several attention groups
-    rows travel to the ranks of their experts and back (an all-to-all), instead of being gathered everywhere.
+    rows travel to the ranks of their experts and back (an all-to-all), instead of being gathered everywhere. `pipelined`: two micro-batches take turns, so that
+    links work behind the other's products. `inside`: its kernels were timed inside networks, so that no factor on kernels alone applies to them.
     """
 
     id: str
@@ -37,6 +38,8 @@ class Engine:
     reserve: bool
     narrow_cache: bool
     exchange: bool = False
+    pipelined: bool = False
+    inside: bool = False
     kernels: tuple[KernelChoice, ...]
     source: str
     date: str
