@@ -15,7 +15,9 @@ from chipscale.facts.engine import Engine
 from chipscale.facts.model import Model
 from chipscale.serving.constants import Constants
 from chipscale.serving.deployment import Deployment
+from chipscale.serving import network
 from chipscale.serving.fit import Prior, design, members, read_prior
+from chipscale.serving.network import networked
 
 FILE = "calibration/serving.toml"
 PRIOR = "calibration/serving.prior.toml"
@@ -83,7 +85,8 @@ def read(catalog: Catalog) -> Calibration:
 def constants(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, deployment: Deployment) -> Constants:  # noqa: ARG001  (no constant is a chip's own)
     """Return the constants of an engine that serves a model on a chip, as floats; kernels alone tell chips apart."""
     found = read(catalog).constants([members(engine.id, "", model.id, deployment, "")])
-    return Constants(**{n: float(np.ravel(getattr(found, n))[0]) for n in Constants.__dataclass_fields__})
+    k = Constants(**{n: float(np.ravel(getattr(found, n))[0]) for n in Constants.__dataclass_fields__})
+    return networked(k, network.read(catalog).factor) if engine.inside else k
 
 
 def interval(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, split: bool) -> Spread:
