@@ -140,7 +140,8 @@ def qwen3_hybrid(c: Config) -> Model:
 
 def _hybrid_feed(c: Config) -> Callable[[int], Feed]:
     if not c.has("num_experts") and not c.numbers("mlp_only_layers"):
-        return lambda _, mlp=MLP(d_ff=c.count("intermediate_size")): mlp
+        mlp = MLP(d_ff=c.count("intermediate_size"))
+        return lambda _: mlp
     count, top_k, d_ff = c.count("num_experts"), c.count("num_experts_per_tok"), c.count("moe_intermediate_size")
     return _sparse_layers(c, Experts(count=count, top_k=top_k, d_ff=d_ff, shared_d_ff=c.count("shared_expert_intermediate_size"), shared_gate=True))
 
@@ -322,7 +323,11 @@ ARCHITECTURES: Mapping[str, Callable[[Config], Model]] = {
     "deepseek_v4": deepseek_v4, "glm4_moe": glm4_moe, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
 }  # fmt: skip
 #: architectures whose text model stands in `text_config`, with what counts their vision tower (None: not understood)
-WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {"llama4": None, "kimi_k25": kimi_tower, **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), qwen_tower)}
+WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {
+    "llama4": None,
+    "kimi_k25": kimi_tower,
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), qwen_tower),
+}
 
 
 def _kind(config: Mapping[str, Any], where: str) -> str:

@@ -101,12 +101,13 @@ class Bench:
 
     def exchanged(self, half: str, call: Exchange) -> Num:
         """Cost a half of an expert all-to-all ("dispatch" or "combine") by the faster of the low-latency and the throughput kernels."""
-        ways = []
-        for way in ("low_latency", "throughput"):
-            if (half, way) not in self.known:
-                self.known[half, way] = costing_of(self.catalog, EXCHANGE, self.chip, base_precision(self.chip), "", f"{way}/{half}:bf16"), ""
-            ways.append(self.known[half, way][0].seconds(call, self.silicon("")))
-        return np.minimum(*ways)
+
+        def way(name: str) -> Num:
+            if (half, name) not in self.known:
+                self.known[half, name] = costing_of(self.catalog, EXCHANGE, self.chip, base_precision(self.chip), "", f"{name}/{half}:bf16"), ""
+            return self.known[half, name][0].seconds(call, self.silicon(""))
+
+        return np.minimum(way("low_latency"), way("throughput"))
 
     def summed(self, ranks: Num, bytes: Num) -> Num:
         """Cost adding vectors over ranks: by the engine's own kernel where engines bring one for the chip's architecture, else by the library."""
@@ -233,7 +234,9 @@ def _exchanged(bench: Bench, feed: Experts, d: float, ranks: Num, inside: Num, o
     """Cost sending the rows of TOKENS tokens to the ranks of their experts, in the experts' format, and the results back at 16 bit."""
     sent = {"tokens": TOKENS / ranks, "hidden": d, "top_k": float(feed.top_k), "experts": float(feed.count), "ranks": ranks, "once": 1.0,
             "nodes": np.maximum(ranks / inside, 1.0)}  # fmt: skip
-    return bench.exchanged("dispatch", Exchange(**sent, width=max(on.experts.activation, 1.0))) + bench.exchanged("combine", Exchange(**sent, width=2.0))
+    return bench.exchanged("dispatch", Exchange(**sent, width=max(on.experts.activation, 1.0))) + bench.exchanged(
+        "combine", Exchange(**sent, width=2.0)
+    )
 
 
 def _mixers(model: Model) -> Iterator[tuple[Mixer, float]]:

@@ -134,7 +134,9 @@ def misses(rows: Sequence[Published], catalog: Catalog) -> Misses:
         if p.clean and not p.reason:
             seconds, problem = bare_seconds(p, catalog)
             if not problem:
-                found.setdefault(p.labels["source"], []).append(math.log(of_seconds(p, 1.0) / p.measured / seconds) if p.labels["unit"] != "s" else math.log(p.measured / seconds))
+                found.setdefault(p.labels["source"], []).append(
+                    math.log(of_seconds(p, 1.0) / p.measured / seconds) if p.labels["unit"] != "s" else math.log(p.measured / seconds)
+                )
     return Misses(by_source={s: np.array(m) for s, m in found.items()})
 
 

@@ -19,7 +19,7 @@ from chipscale.operators.reading import SHARED
 from chipscale.serving.deployment import Deployment
 from chipscale.serving.parts import SKEW
 from chipscale.serving.room import routed
-from chipscale.serving.rows import engine_named, formats_of, model_named
+from chipscale.serving.rows import Unusable, engine_named, formats_of, model_named
 
 NEEDED = ("row_id", "source_title", "chip", "n_devices", "device_basis", "framework", "model", "weight_precision", "phase", "reliability", "notes")
 #: what a row may have measured, with the factor to seconds or tokens a second; the first that is there counts
@@ -34,10 +34,6 @@ JUDGED = {
 }  # fmt: skip
 #: words by which a row says that it is unsure of itself
 DOUBT = re.compile(r"conflict|with care|not read|approximate|inconsistent|regression floor|projection|secondary", re.IGNORECASE)
-
-
-class Unusable(EvidenceError):
-    """A row that is well formed but cannot be predicted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,9 +102,9 @@ def _understood(row: Row, key: str, catalog: Catalog) -> Published:
     silicon = chips_of(row, catalog)
     try:
         engine, model = engine_named(catalog, text(row, "framework")), model_named(catalog, text(row, "model"))
-        on = deployment_of(row, silicon[0], model)
     except EvidenceError as problem:
         raise Unusable(str(problem)) from problem
+    on = deployment_of(row, silicon[0], model)
     assumed = [] if text(row, "weight_precision") else ["weights at 16 bit"]
     assumed += ["ten requests a user"] if text(row, "phase") == "end_to_end" else []
     even = "perfect expert balance" in text(row, "notes") or on.moe_ep > experts_of(model)
@@ -191,9 +187,13 @@ def deployment_of(row: Row, silicon: Silicon, model: Model) -> Deployment:
     called = re.sub(r"_(dynamic|static)$", "", text(row, "weight_precision").lower())
     narrow_cache, called = called.endswith("c8"), called.removesuffix("c8")
     four = called == "w4a8"
-    dense, experts = formats_of("w8a8" if four else "", called, called, model, silicon.chip)
     moe = routed(model)
-    return Deployment(tp=tp, dp=dp, moe_ep=ep if moe else 1, moe_tp=max(ranks // ep, 1) if moe else 1, dense=dense, experts=experts, kv=1.0 if narrow_cache else 2.0)
+    try:
+        dense, experts = formats_of("w8a8" if four else "", called, called, model, silicon.chip)
+        return Deployment(tp=tp, dp=dp, moe_ep=ep if moe else 1, moe_tp=max(ranks // ep, 1) if moe else 1, dense=dense, experts=experts,
+                          kv=1.0 if narrow_cache else 2.0)  # fmt: skip
+    except EvidenceError as problem:
+        raise Unusable(str(problem)) from problem
 
 
 def _load(row: Row) -> Load:
@@ -215,7 +215,9 @@ def _load(row: Row) -> Load:
     output = _number(row, "output_len")
     if length is None or math.isnan(sequences) or (phase == "end_to_end" and (output or 0.0) < 2.0):
         raise Unusable("load not stated: lengths of prompts and answers, and how many run at once")
-    return Load(sequences=sequences, input=length, output=output or 0.0, drafts=drafts, accepted=accepted if drafts else 0.0, devices=devices or math.nan)
+    return Load(
+        sequences=sequences, input=length, output=output or 0.0, drafts=drafts, accepted=accepted if drafts else 0.0, devices=devices or math.nan
+    )
 
 
 def _drafts(row: Row) -> tuple[int, float]:

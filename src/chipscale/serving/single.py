@@ -43,11 +43,13 @@ def spare(model: Model, on: Deployment) -> Model:
     Holds when each rank holds one expert.
     Source: deepseek-v3, section 3.4.2 (320 ranks, 64 of them for redundant and shared experts; nine experts a token).
     """
+
     def wide(block: Block) -> Block:
         feed = block.feed
         if not isinstance(feed, Experts) or on.moe_ep <= feed.count:
             return block
         return replace(block, feed=replace(feed, count=on.moe_ep, top_k=feed.top_k + round(feed.shared_d_ff / feed.d_ff), shared_d_ff=0))
+
     return replace(model, blocks=tuple(map(wide, model.blocks)))
 
 
