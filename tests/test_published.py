@@ -80,18 +80,19 @@ def test_the_factor_is_the_fit_of_the_shipped_rows(catalog: Catalog) -> None:
 
 def test_a_row_is_read_as_stated(catalog: Catalog, tmp_path: Path) -> None:
     (row,) = published_rows.load(on_file(tmp_path, STEP), catalog)
-    assert row.on
-    assert row.load
-    assert not row.reason
-    assert (row.on.tp, row.on.dp, row.on.moe_ep, row.on.dense.id, row.on.experts.id) == (4, 4, 16, "int8", "w4a8")
-    assert (row.load.sequences, row.load.drafts, row.measured) == (64.0, 3, pytest.approx(0.0612))
-    assert row.silicon[0].share == 0.5
-    assert row.silicon[0].changed["peak"] == pytest.approx(0.5)
-    slow = published_rows.load(on_file(tmp_path, STEP.replace("752T", "560T")), catalog)[0].silicon[0]
-    assert slow.changed["peak"] == pytest.approx(0.5 * 560 / 752)
-    assert slow.changed["memory_bandwidth"] == 0.5
-    graded = published_rows.load(on_file(tmp_path, STEP.replace("910C (A3 752T", "910B (A2 313T")), catalog)[0]
-    assert [s.chip.id for s in graded.silicon] == ["huawei-ascend-910b3"]
+    it = row.setting
+    assert it is not None
+    assert (it.on.tp, it.on.dp, it.on.moe_ep, it.on.dense.id, it.on.experts.id) == (4, 4, 16, "int8", "w4a8")
+    assert (it.load.sequences, it.load.drafts, row.measured) == (64.0, 3, pytest.approx(0.0612))
+    assert it.silicon[0].share == 0.5
+    assert it.silicon[0].changed["peak"] == pytest.approx(0.5)
+    (slow,) = published_rows.load(on_file(tmp_path, STEP.replace("752T", "560T")), catalog)
+    assert slow.setting is not None
+    assert slow.setting.silicon[0].changed["peak"] == pytest.approx(0.5 * 560 / 752)
+    assert slow.setting.silicon[0].changed["memory_bandwidth"] == 0.5
+    (graded,) = published_rows.load(on_file(tmp_path, STEP.replace("910C (A3 752T", "910B (A2 313T")), catalog)
+    assert graded.setting is not None
+    assert [s.chip.id for s in graded.setting.silicon] == ["huawei-ascend-910b3"]
 
 
 @pytest.mark.parametrize(

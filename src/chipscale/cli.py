@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chipscale.cli_bench import bench
+from chipscale.cli_serve import serve
 from chipscale.cli_validate import calibrate, validate
 from chipscale.console import say, show, write
 from chipscale.evidence import Belief, EvidenceError
@@ -238,6 +239,9 @@ def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: in
     if as_json:
         return _json(sides)
     return show(pareto_screen(sides, f"train {model} on {', '.join(f'{n:,}' for n in sorted(set(sizes)))} {chip}"))
+
+
+app.command()(serve)
 
 
 @app.command()

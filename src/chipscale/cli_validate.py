@@ -50,9 +50,10 @@ HEADING = "# How wrong we are\n\nWritten by `chipscale validate training --write
 def validate(
     kind: Annotated[Kind, typer.Argument(help="what is validated")] = Kind.TRAINING,
     file: Annotated[Path | None, typer.Argument(help="a CSV of measured rows, or a folder of them (operators); the shipped ones if left out")] = None,
-    leave_out: Annotated[LeaveOut | None, typer.Option(help="refit without each source (training), engine (operators) or chip in turn")] = None,
+    leave_out: Annotated[LeaveOut | None, typer.Option(help="refit without each source (training), engine, chip, cell (model, chip and engine) or both model and chip in turn")] = None,
     tier: Annotated[Tier | None, typer.Option(help="operators: as an unseen chip, as calibrated, or bent to the nearest measured calls")] = None,
     calibrate_points: Annotated[int, typer.Option(min=0, max=10**6, help="rows of each cell shown first; the others are scored")] = 0,
+    hide_protocol: Annotated[bool, typer.Option("--hide-protocol", help="serving: predict over all load protocols that a row may have followed")] = False,
     json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the scores as JSON")] = None,
     write_to: Annotated[Path | None, typer.Option("--write", metavar="PATH", help="write the scores as Markdown, worst first")] = None,
     catalog: Folder = None,
@@ -66,6 +67,11 @@ def validate(
 
     known = load(catalog)
     out = leave_out.value if leave_out else None
+    if hide_protocol and kind is not Kind.SERVING:
+        raise EvidenceError(f"--hide-protocol: {kind.value} has no load protocol; leave it out")
+    if kind is Kind.SERVING:
+        _serving(file, tier, out, calibrate_points, hide_protocol, json_out, write_to, known)
+        return
     if kind is Kind.OPERATORS:
         result = _operators(file, tier, out, calibrate_points, known)
     else:
@@ -81,6 +87,28 @@ def validate(
         parts = [markdown(part) for part in ([result] if alone else [result, *everything(known)])]
         write(write_to, HEADING + "\n".join(parts if alone else [*parts, memory_markdown(peaks(known))]), "--write")
     show(screen(result))
+
+
+def _serving(
+    file: Path | None, tier: Tier | None, leave_out: str | None, points: int, hide: bool, json_out: Path | None, write_to: Path | None, catalog: Catalog
+) -> None:  # fmt: skip
+    """Validate serving: points, timings of single requests or published figures, told apart by the columns of the file."""
+    from chipscale.report.accuracy import screen
+    from chipscale.report.jsonable import to_json
+    from chipscale.report.serving_accuracy import contract, markdown
+    from chipscale.serving.files import compared
+
+    if tier:
+        raise EvidenceError(f"--tier {tier.value}: only operators have tiers; leave it out")
+    if leave_out and points:
+        raise EvidenceError("--leave-out and --calibrate-points are two questions; ask one at a time")
+    found = compared(file, leave_out=leave_out, hide_protocol=hide, calibrate_points=points, catalog=catalog)
+    if json_out:
+        write(json_out, to_json(contract(found)) + "\n", "--json")
+    if write_to:
+        write(write_to, markdown(found), "--write")
+    for part in found:
+        show(screen(part))
 
 
 def _operators(file: Path | None, tier: Tier | None, leave_out: str | None, points: int, catalog: Catalog) -> Validation:
@@ -107,6 +135,7 @@ def calibrate(
     from chipscale.calibrate import calibrate as training
     from chipscale.calibrate import write as store
     from chipscale.operators.calibration import calibrate as operators
+    from chipscale.serving.calibrate import calibrate as serving
 
     if not out.is_dir():
         raise EvidenceError(f"--out {out}: no such folder; make it first")
@@ -114,6 +143,6 @@ def calibrate(
         datetime.date.fromisoformat(date)
     except ValueError as problem:
         raise EvidenceError(f"--date {date}: is no day; write it as in 2026-11-25") from problem
-    files = (operators if kind is Kind.OPERATORS else training)(load(catalog), date)
+    files = {Kind.OPERATORS: operators, Kind.SERVING: serving, Kind.TRAINING: training}[kind](load(catalog), date)
     store(files, out)
     say("written: " + ", ".join(f"{out}/{name}" for name in files))

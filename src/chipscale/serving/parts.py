@@ -157,7 +157,7 @@ def parts(bench: Bench, model: Model, on: Deployment | Deployments, length: floa
     head = sum((w.calls * _product(bench, w, on.dense) for w in head_works(model, ends) if w.form == "gemm"), np.zeros_like(RUNNING / on.dp))
     settle, reach = _token_attention(bench, model, on, seen)
     pair, chunk = _prompt_attention(bench, model, on, length)
-    return Parts(products=products, experts=experts, vector=vector, links=links, head=head, settle=settle, reach=reach, pair=pair, chunk=chunk,
+    return Parts(products=products, experts=experts, vector=vector, links=links, head=np.asarray(head), settle=settle, reach=reach, pair=pair, chunk=chunk,
                  layers=float(model.layers), routed=float(sum(b.repeat for b in model.blocks if isinstance(b.feed, Experts))),
                  product_calls=calls["gemm"] + 1.0, vector_calls=calls["memory"], link_calls=calls["links"])  # fmt: skip
 
@@ -209,7 +209,7 @@ def arrived(call: ExpertCall) -> ExpertCall:
 def _links(bench: Bench, block: Block, d: float, group: np.ndarray, on: Deployment | Deployments) -> Num:
     """Cost a layer's collectives: sums over tensor-parallel ranks behind mixer and feed-forward; with several attention groups, tokens gathered for the experts and results scattered.
 
-    Where the ranks of a replica stand on several nodes, rows go to the nodes of their experts and back instead, if that is faster.
+    Rows go to the ranks of their experts and back instead, where the engine does so always or that is faster.
     """
     routed = isinstance(block.feed, Experts)
     tp, dp = 1.0 * np.asarray(on.tp), 1.0 * np.asarray(on.dp)
@@ -226,7 +226,7 @@ def _links(bench: Bench, block: Block, d: float, group: np.ndarray, on: Deployme
             bench.seconds(COLLECTIVE, collective_of(kind, ranks, inside, TOKENS * d * 2.0), "", f"{kind}:float")
             for kind in ("all_gather", "reduce_scatter")
         )
-        seconds = seconds + several * np.where(ranks > inside, np.minimum(spread, _exchanged(bench, block.feed, d, ranks, inside, on)), spread)
+        seconds = seconds + several * np.minimum(spread, _exchanged(bench, block.feed, d, ranks, inside, on))
     return block.repeat * seconds
 
 
@@ -234,9 +234,10 @@ def _exchanged(bench: Bench, feed: Experts, d: float, ranks: Num, inside: Num, o
     """Cost sending the rows of TOKENS tokens to the ranks of their experts, in the experts' format, and the results back at 16 bit."""
     sent = {"tokens": TOKENS / ranks, "hidden": d, "top_k": float(feed.top_k), "experts": float(feed.count), "ranks": ranks, "once": 1.0,
             "nodes": np.maximum(ranks / inside, 1.0)}  # fmt: skip
-    return bench.exchanged("dispatch", Exchange(**sent, width=max(on.experts.activation, 1.0))) + bench.exchanged(
-        "combine", Exchange(**sent, width=2.0)
-    )
+    ways = ("dispatch", max(on.experts.activation, 1.0)), ("combine", 2.0)
+    if bench.engine and bench.engine.exchange:
+        return sum((bench.exchanged(half, Exchange(**sent, width=width)) for half, width in ways), np.zeros_like(TOKENS))
+    return sum((bench.seconds(EXCHANGE, Exchange(**sent, width=width), "", "") for _, width in ways), np.zeros_like(TOKENS))
 
 
 def _mixers(model: Model) -> Iterator[tuple[Mixer, float]]:

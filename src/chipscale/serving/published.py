@@ -19,7 +19,7 @@ from chipscale.serving.calibration import constants
 from chipscale.serving.constants import Constants, paced
 from chipscale.serving.network import FILE, Network, read
 from chipscale.serving.parts import Bench, parts
-from chipscale.serving.published_rows import Published, Silicon, load
+from chipscale.serving.published_rows import Published, Setting, Silicon, load
 from chipscale.serving.room import GIVEN, room
 from chipscale.serving.rules import Rules, Speculation
 from chipscale.serving.single import decode_step, prefill_step
@@ -46,7 +46,7 @@ def validated(path: Path | None, catalog: Catalog, leave_out: str | None = None)
     with inside(where):
         rows = load(where, catalog)
     network = read(catalog)
-    bare = {p.key: bare_seconds(p, catalog) for p in rows if not p.reason}
+    bare = {p.key: bare_seconds(p.setting, p.labels, catalog) for p in rows if p.setting}
     factors = network.without if leave_out == "source" else {}
     scored = []
     for p in rows:
@@ -63,7 +63,7 @@ def _shipped(catalog: Catalog) -> Path:
 
 def _row(p: Published, seconds: float, network: Network) -> ScoredRow:
     """Turn predicted seconds into the row's quantity, with the ends of the interval."""
-    low, high = network.ends(calibrated=all(s.chip.id in network.chips for s in p.silicon))
+    low, high = network.ends(calibrated=p.setting is not None and all(s.chip.id in network.chips for s in p.setting.silicon))
     value, ends = of_seconds(p, seconds), sorted(of_seconds(p, seconds * math.exp(e)) for e in (low, high))
     return ScoredRow(row=p.key, measured_s=p.measured, predicted_s=value, low_s=ends[0], high_s=ends[1], error=value / p.measured - 1.0, labels=p.labels, assumed=p.assumed,
                      reason=p.reason, clean=p.clean)  # fmt: skip
@@ -71,9 +71,10 @@ def _row(p: Published, seconds: float, network: Network) -> ScoredRow:
 
 def of_seconds(p: Published, seconds: float) -> float:
     """Return a row's own quantity from the seconds that stand behind it: a step's, or for whole services those of a token."""
-    name, n = p.labels["quantity"], p.load
-    if n is None or name in ("latency", "tpot"):
+    name = p.labels["quantity"]
+    if p.setting is None or name in ("latency", "tpot"):
         return seconds
+    n = p.setting.load
     if name == "prefill_tokens_per_s_per_device":
         return n.sequences * n.input / n.devices / seconds
     if name == "decode_tokens_per_s_per_device":
@@ -81,39 +82,46 @@ def of_seconds(p: Published, seconds: float) -> float:
     return n.sequences / seconds
 
 
-def bare_seconds(p: Published, catalog: Catalog) -> tuple[float, str]:
+def bare_seconds(it: Setting, labels: Mapping[str, str], catalog: Catalog) -> tuple[float, str]:
     """Predict the seconds behind a row without a network factor, the geometric mean over the chips that it may mean; NaN and the reason where that fails."""
-    total = sum(s.weight for s in p.silicon)
+    total = sum(s.weight for s in it.silicon)
     try:
-        return math.exp(sum(s.weight * math.log(_seconds(p, s, catalog)) for s in p.silicon) / total), ""
+        return math.exp(sum(s.weight * math.log(_seconds(it, s, labels, catalog)) for s in it.silicon) / total), ""
     except EvidenceError as problem:
         return math.nan, str(problem)
 
 
-def _seconds(p: Published, s: Silicon, catalog: Catalog) -> float:
-    assert p.engine and p.model and p.on and p.load
-    bench = Bench(catalog=catalog, chip=s.chip, engine=p.engine, changed=s.changed, skew=p.skew)
-    k = constants(catalog, engine=p.engine, chip=s.chip, model=p.model, deployment=p.on)
-    if p.engine.inside:
+def _seconds(it: Setting, s: Silicon, labels: Mapping[str, str], catalog: Catalog) -> float:
+    bench = Bench(catalog=catalog, chip=s.chip, engine=it.engine, changed=s.changed, skew=it.skew)
+    k = constants(catalog, engine=it.engine, chip=s.chip, model=it.model, deployment=it.on)
+    if it.engine.inside:
         k = replace(k, scale=1.0)
-    phase, n = p.labels["phase"], p.load
-    if phase.startswith("prefill"):
-        return prefill_step(bench, p.model, p.on, k, prompts=n.sequences, length=n.input, drafts=n.drafts).seconds
-    if phase.startswith("decode"):
-        return decode_step(bench, p.model, p.on, k, sequences=n.sequences, past=n.input + n.output / 2.0, drafts=n.drafts).seconds
-    return _service(p, s, bench, k)
+    n = it.load
+    if labels["phase"].startswith("prefill"):
+        return prefill_step(bench, it.model, it.on, k, prompts=n.sequences, length=n.input, drafts=n.drafts).seconds
+    if labels["phase"].startswith("decode"):
+        return decode_step(bench, it.model, it.on, k, sequences=n.sequences, past=n.input + n.output / 2.0, drafts=n.drafts).seconds
+    tpot, tokens = _service(it, s, bench, k)
+    return tpot if labels["quantity"] == "tpot" else n.sequences / tokens
 
 
-def _service(p: Published, s: Silicon, bench: Bench, k: Constants) -> float:
-    """Predict the seconds of a token of a busy service: between tokens, or users over tokens a second."""
-    assert p.engine and p.model and p.on and p.load
-    n, e = p.load, p.engine
+def _service(it: Setting, s: Silicon, bench: Bench, k: Constants) -> tuple[float, float]:
+    """Predict the seconds between tokens of a busy service, and its tokens a second."""
+    n, e = it.load, it.engine
     seen = n.input + n.output / 2.0
-    held = room(p.model, p.on, s.chip, seen=seen, given=GIVEN * s.share).tokens
-    rules = Rules(tokens=e.tokens, sequences=e.sequences, chunked=e.chunked, shared=e.shared, block=e.block, blocks=held / e.block, reserve=e.reserve)
-    served = steady(paced(parts(bench, p.model, p.on, n.input, seen), k), rules, users=n.sequences, requests=REQUESTS * n.sequences, input=n.input, output=n.output,
+    held = room(it.model, it.on, s.chip, seen=seen, given=GIVEN * s.share).tokens
+    rules = Rules(
+        tokens=e.tokens * it.on.dp,
+        sequences=e.sequences * it.on.dp,
+        chunked=e.chunked,
+        shared=e.shared,
+        block=e.block,
+        blocks=held / e.block,
+        reserve=e.reserve,
+    )
+    served = steady(paced(parts(bench, it.model, it.on, n.input, seen), k), rules, users=n.sequences, requests=REQUESTS * n.sequences, input=n.input, output=n.output,
                     speculation=Speculation(drafts=n.drafts, accepted=n.accepted))  # fmt: skip
-    return float(served.tpot) if p.labels["quantity"] == "tpot" else n.sequences / float(served.tokens)
+    return float(served.tpot), float(served.tokens)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,12 +139,11 @@ def misses(rows: Sequence[Published], catalog: Catalog) -> Misses:
     """Predict the rows that are judged."""
     found: dict[str, list[float]] = {}
     for p in rows:
-        if p.clean and not p.reason:
-            seconds, problem = bare_seconds(p, catalog)
-            if not problem:
-                found.setdefault(p.labels["source"], []).append(
-                    math.log(of_seconds(p, 1.0) / p.measured / seconds) if p.labels["unit"] != "s" else math.log(p.measured / seconds)
-                )
+        seconds, _ = bare_seconds(p.setting, p.labels, catalog) if p.clean and p.setting else (math.nan, "")
+        if math.isfinite(seconds):
+            latency = p.labels["unit"] == "s"
+            measured = p.measured if latency else of_seconds(p, 1.0) / p.measured
+            found.setdefault(p.labels["source"], []).append(math.log(measured / seconds))
     return Misses(by_source={s: np.array(m) for s, m in found.items()})
 
 
@@ -147,7 +154,7 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
     left = np.concatenate([values - m.factor(without=s) for s, values in m.by_source.items()])
     low, high = np.quantile(left, [0.1, 0.9], method="inverted_cdf")
     wide, middle = few_groups(len(m.by_source)), float(np.median(left))
-    chips = sorted({s.chip.id for p in rows if p.clean and not p.reason for s in p.silicon if _fitted(catalog, s.chip.id)})
+    chips = sorted({s.chip.id for p in rows if p.clean and p.setting for s in p.setting.silicon if _fitted(catalog, s.chip.id)})
     lines = ["# Written by `chipscale.serving.published.calibrate`: what steps of kernels that were timed inside networks take more, as one factor; logs of the ends of 80 % intervals.",
              f'date = "{date}"', f"rows = {len(left)}", f"factor = {math.exp(m.factor()):.4f}", "# chips whose kernels entered the fits of operators", f"chips = {chips}".replace("'", '"'),
              f"calibrated = [{low:.4f}, {high:.4f}]", f"prior = [{middle + wide * (low - middle):.4f}, {middle + wide * (high - middle):.4f}]", "", "# the factor without each source", "[without]",

@@ -59,21 +59,28 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """What predicts a row: the chips that may have run it, engine, model, layout, load, and the `skew` of experts' popularity."""
+
+    silicon: tuple[Silicon, ...]
+    engine: Engine
+    model: Model
+    on: Deployment
+    load: Load
+    skew: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Published:
-    """A row: what it measured (SI) and, unless a `reason` says why not, what is needed to predict it."""
+    """A row: what it measured (SI; NaN where that is no figure of ours), and its setting, or the `reason` why it has none."""
 
     key: str
     labels: Mapping[str, str]
     clean: bool
     measured: float
+    setting: Setting | None = None
     reason: str = ""
     assumed: tuple[str, ...] = ()
-    silicon: tuple[Silicon, ...] = ()
-    engine: Engine | None = None
-    model: Model | None = None
-    on: Deployment | None = None
-    load: Load | None = None
-    skew: float = SKEW
 
 
 def load(path: Path, catalog: Catalog) -> list[Published]:
@@ -108,8 +115,8 @@ def _understood(row: Row, key: str, catalog: Catalog) -> Published:
     assumed = [] if text(row, "weight_precision") else ["weights at 16 bit"]
     assumed += ["ten requests a user"] if text(row, "phase") == "end_to_end" else []
     even = "perfect expert balance" in text(row, "notes") or on.moe_ep > experts_of(model)
-    return Published(key=key, labels=_labels(row, quantity), clean=_clean(row), measured=measured, assumed=tuple(assumed), silicon=silicon, engine=engine, model=model, on=on,
-                     load=load, skew=0.0 if even else SKEW)  # fmt: skip
+    setting = Setting(silicon=silicon, engine=engine, model=model, on=on, load=load, skew=0.0 if even else SKEW)
+    return Published(key=key, labels=_labels(row, quantity), clean=_clean(row), measured=measured, assumed=tuple(assumed), setting=setting)
 
 
 def experts_of(model: Model) -> float:

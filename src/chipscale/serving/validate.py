@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from chipscale.catalog import Catalog
 from chipscale.evidence import EvidenceError
 from chipscale.facts.protocol import Protocol
 from chipscale.scores import ScoredRow, Validation, assembled
-from chipscale.serving.calibration import Calibration, cell_of, read
+from chipscale.serving.calibration import Calibration, cell_of, one, read
 from chipscale.serving.fit import Problem, fit, members, problem, without
 from chipscale.serving.predict import Costs, predicted, predicted_apart, stack
 from chipscale.serving.rows import Point, Unread, load
@@ -69,12 +69,11 @@ def fitted(points: Sequence[Point], calibration: Calibration, costs: Costs) -> t
 def logs(points: Sequence[Point], coefficients: Calibration, protocols: Sequence[Protocol], costs: Costs) -> np.ndarray:
     """Return the logs of predicted TTFT and TPOT under these protocols, shape (2, points)."""
     k = coefficients.constants([members(p.engine.id, p.version, p.model.id, p.on, q.id) for p, q in zip(points, protocols, strict=True)])
-    found = np.log(np.array(predicted(stack(points, protocols, costs), k, len(points))))
+    found: np.ndarray = np.log(np.array(predicted(stack(points, protocols, costs), k, len(points))))
     for i, (p, q) in enumerate(zip(points, protocols, strict=True)):
         if p.prefill is not None:
-            mine = coefficients.constants([members(p.engine.id, p.version, p.model.id, p.on, q.id)])
-            one = type(mine)(**{n: float(np.ravel(getattr(mine, n))[0]) for n in type(mine).__dataclass_fields__})
-            found[:, i] = np.log(predicted_apart(p, q, one, costs))
+            mine = one(coefficients.constants([members(p.engine.id, p.version, p.model.id, p.on, q.id)]))
+            found[:, i] = np.log(predicted_apart(p, q, mine, costs))
     return found
 
 
@@ -94,8 +93,7 @@ def believed(points: Sequence[Point], coefficients: Calibration, catalog: Catalo
 
 def with_coefficients(calibration: Calibration, names: Sequence[str], theta: np.ndarray) -> Calibration:
     """Return a calibration with other coefficients."""
-    return Calibration(coefficients=dict(zip(names, theta.tolist(), strict=True)), quantiles=calibration.quantiles, cells=calibration.cells, models=calibration.models,
-                       chips=calibration.chips, prior=calibration.prior)  # fmt: skip
+    return replace(calibration, coefficients=dict(zip(names, theta.tolist(), strict=True)))
 
 
 def strangers(points: Sequence[Point], left: str, calibration: Calibration, catalog: Catalog, costs: Costs, *, hide: bool) -> np.ndarray:
