@@ -199,6 +199,12 @@ def test_sums_are_the_library_s_where_engines_bring_none(catalog: Catalog) -> No
     assert float(bench.summed(4.0, 1e6)) == pytest.approx(float(bench.collective("all_reduce", 4.0, 1e6)))
 
 
+def test_an_engine_runs_as_its_port(catalog: Catalog) -> None:
+    assert catalog.engine_on("vllm", some(catalog, "910c")).id == "vllm-ascend"
+    assert catalog.engine_on("vllm", some(catalog, "h100")).id == "vllm"
+    assert catalog.engine_on("sglang", some(catalog, "910c")).id == "sglang"
+
+
 @pytest.mark.parametrize(("name", "billions"), [("GLM-4.7", 352.8), ("Qwen3-8B", 8.19), ("Qwen3.5-27B", 26.9), ("Qwen3.5-35B-A3B", 34.7), ("Qwen3-30B-A3B", 30.5),
                                                 ("MiniMax-M2.7", 228.7), ("DeepSeek-V3.1", 671.0)])  # fmt: skip
 def test_models_count_as_published(catalog: Catalog, name: str, billions: float) -> None:

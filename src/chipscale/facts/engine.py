@@ -25,6 +25,7 @@ class Engine:
     `narrow_cache`: unless told otherwise it caches keys and values of checkpoints below 16 bit in 8 bits. `exchange`: with several attention groups
     rows travel to the ranks of their experts and back (an all-to-all), instead of being gathered everywhere. `pipelined`: two micro-batches take turns, so that
     links work behind the other's products. `inside`: its kernels were timed inside networks, so that no factor on kernels alone applies to them.
+    It is the port of engine `port` to chips whose architecture `arch` (a regular expression) fits; "" where it is none.
     """
 
     id: str
@@ -43,6 +44,8 @@ class Engine:
     kernels: tuple[KernelChoice, ...]
     source: str
     date: str
+    port: str = ""
+    arch: str = ""
 
     def kernel(self, form: str, arch: str, format: str) -> str:
         """Return the kernel that runs a form, "" where the engine's file names none."""

@@ -218,10 +218,10 @@ def _links(bench: Bench, block: Block, d: float, group: np.ndarray, on: Deployme
     seconds = np.where(tp > 1.0, (2.0 - several) * added, 0.0)
     if isinstance(block.feed, Experts) and np.any(dp > 1.0):
         ranks = np.maximum(tp * dp, 2.0)
+        inside = np.minimum(ranks, bench.silicon("").link_size)
         if bench.engine and bench.engine.exchange:
             again = np.where(tp > 1.0, bench.collective("all_gather", np.maximum(tp, 2.0), group * d * 2.0), 0.0)
-            return block.repeat * (seconds + several * (again + _exchanged(bench, block.feed, d, ranks, ranks, on)))
-        inside = np.minimum(ranks, bench.silicon("").link_size)
+            return block.repeat * (seconds + several * (again + _exchanged(bench, block.feed, d, ranks, inside, on)))
         spread = sum(
             bench.seconds(COLLECTIVE, collective_of(kind, ranks, inside, TOKENS * d * 2.0), "", f"{kind}:float")
             for kind in ("all_gather", "reduce_scatter")
