@@ -85,7 +85,9 @@ def test_a_hidden_protocol_lies_between_the_protocols(few: tuple[list[rows.Point
 def test_more_of_any_constant_never_makes_a_step_faster() -> None:
     bench = Bench(catalog=CATALOG, chip=CATALOG.chip("nvidia-h100-sxm-80gb"), engine=CATALOG.engine("vllm"))
     found = parts(bench, CATALOG.model("Meta-Llama-3.1-8B"), Deployment(tp=2, dense=FORMATS["bf16"], experts=FORMATS["bf16"]), 1024.0, 1536.0)
-    k = calibration.one(calibration.read(CATALOG).constants([fit.members("vllm", "", "", Deployment(tp=2, dense=FORMATS["bf16"], experts=FORMATS["bf16"]), "")]))
+    k = calibration.one(
+        calibration.read(CATALOG).constants([fit.members("vllm", "", "", Deployment(tp=2, dense=FORMATS["bf16"], experts=FORMATS["bf16"]), "")])
+    )
 
     def step(constants: Constants) -> float:
         return float(paced(found, constants).seconds(1024.0, 1024.0 * 512.0, 32.0, 32.0 * 1024.0))

@@ -204,6 +204,9 @@ class RulesFile(_Border):
     block: int = Field(ge=1, le=10**5)
     reserve: bool
     narrow_cache: bool
+    exchange: bool = False
+    pipelined: bool = False
+    inside: bool = False
 
 
 class KernelFile(_Border):
@@ -217,6 +220,8 @@ class EngineFile(_Border):
     id: str
     name: str
     matches: list[str] = Field(min_length=1)
+    port: str = ""
+    arch: Annotated[str, AfterValidator(expression)] = ""
     rules: RulesFile
     kernel: list[KernelFile] = []
     source: str = Field(min_length=1)
@@ -226,7 +231,8 @@ class EngineFile(_Border):
         """Return the engine that a file describes."""
         choices = tuple(KernelChoice(form=k.form, name=k.name, arch=k.arch, format=k.format) for k in self.kernel)
         rules = self.rules.model_dump()
-        return Engine(id=self.id, name=self.name, matches=tuple(self.matches), kernels=choices, source=self.source, date=self.date, **rules)
+        return Engine(id=self.id, name=self.name, matches=tuple(self.matches), kernels=choices, source=self.source, date=self.date, port=self.port,
+                      arch=self.arch, **rules)  # fmt: skip
 
 
 B = TypeVar("B", bound=_Border)

@@ -351,6 +351,12 @@ class Catalog:
         path = self._path("engines", name)
         return self._once("engine", name, lambda: self._engine(path))
 
+    def engine_on(self, name: str, chip: Chip) -> Engine:
+        """Return a serving engine by id, as its port to a chip's architecture where one is described."""
+        engine = self.engine(name)
+        ports = (e for e in map(self.engine, self.engines()) if e.port == engine.id and re.search(e.arch, chip.family))
+        return next(ports, engine)
+
     def _engine(self, path: Path) -> Engine:
         f = checked(EngineFile, read_toml(path), path)
         named(f.id, path)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from chipscale.evidence import EvidenceError
+from chipscale.facts.config_blocks import attention, model_of, stack, windowed
 from chipscale.facts.config_fields import IRRELEVANT, Config, shown
 from chipscale.facts.config_towers import kimi_tower, qwen_tower
 from chipscale.facts.model import (
@@ -23,45 +24,7 @@ from chipscale.facts.model import (
     LinearAttention,
     Mixer,
     Model,
-    merged,
 )
-
-
-def _attention(c: Config, *, head_dim: int | None = None, kv_heads: int | None = None) -> Attention:
-    """Take heads and their width; the defaults stand where an architecture defines them."""
-    heads = c.count("num_attention_heads")
-    dim = c.count("head_dim", head_dim)
-    return Attention(heads=heads, kv_heads=c.count("num_key_value_heads", kv_heads), head_dim=dim, v_head_dim=dim)
-
-
-def _model(c: Config, blocks: list[Block], mtp_layers: int = 0) -> Model:
-    longest = c.count("max_position_embeddings", 0, least=0)
-    return Model(
-        id="", name="", d_model=c.count("hidden_size"), vocab=c.count("vocab_size"), blocks=merged(blocks),
-        tied=c.flag("tie_word_embeddings"), max_length=longest, mtp_layers=mtp_layers,
-    )  # fmt: skip
-
-
-def _stack(c: Config, kinds: Mapping[str, Mixer], usual: Callable[[int], str], feed: Callable[[int], Feed]) -> list[Block]:
-    """List the layers: `layer_types` says which mixer each has, the architecture's `usual` rule where it is missing."""
-    layers = c.layers()
-    types = c.words("layer_types") or [usual(i) for i in range(layers)]
-    if len(types) != layers:
-        raise EvidenceError(f"{c.where}: field layer_types lists {len(types)} layers, num_hidden_layers says {layers}; make them equal")
-    unknown = sorted(set(types) - set(kinds))
-    if unknown:
-        raise EvidenceError(f"{c.where}: field layer_types holds {', '.join(unknown)}, not understood; understood: {', '.join(kinds)}")
-    return [Block(mixer=kinds[t], feed=feed(i), repeat=1) for i, t in enumerate(types)]
-
-
-def _windowed(c: Config, full: Attention, feed: Callable[[int], Feed], *, usual: bool) -> list[Block]:
-    """List layers of full and sliding attention; `usual` says whether a stated window is in use unless a flag says otherwise."""
-    kinds: dict[str, Mixer] = {"full_attention": full}
-    if c.has("sliding_window"):
-        kinds["sliding_attention"] = replace(full, reach=c.count("sliding_window"))
-    used = c.flag("use_sliding_window", usual) and "sliding_attention" in kinds
-    first = c.count("max_window_layers", 0, least=0)
-    return _stack(c, kinds, lambda i: "sliding_attention" if used and i >= first else "full_attention", feed)
 
 
 def llama(c: Config) -> Model:
@@ -69,41 +32,41 @@ def llama(c: Config) -> Model:
     bias = c.flag("attention_bias")
     heads = c.count("num_attention_heads")
     dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
-    full = replace(_attention(c, head_dim=dim, kv_heads=heads), qkv_bias=bias, out_bias=bias)
+    full = replace(attention(c, head_dim=dim, kv_heads=heads), qkv_bias=bias, out_bias=bias)
     feed = MLP(d_ff=c.count("intermediate_size"), bias=c.flag("mlp_bias"))
-    return _model(c, _stack(c, {"full_attention": full}, lambda _: "full_attention", lambda _: feed))
+    return model_of(c, stack(c, {"full_attention": full}, lambda _: "full_attention", lambda _: feed))
 
 
 def mistral(c: Config) -> Model:
     """Mistral: as Llama, with a sliding window where one is stated."""
     dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
     feed = MLP(d_ff=c.count("intermediate_size"))
-    return _model(c, _windowed(c, _attention(c, head_dim=dim), lambda _: feed, usual=True))
+    return model_of(c, windowed(c, attention(c, head_dim=dim), lambda _: feed, usual=True))
 
 
 def mixtral(c: Config) -> Model:
     """Mixtral: as Mistral, every layer routes to experts."""
     dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
     feed = Experts(count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("intermediate_size"))
-    return _model(c, _windowed(c, _attention(c, head_dim=dim), lambda _: feed, usual=True))
+    return model_of(c, windowed(c, attention(c, head_dim=dim), lambda _: feed, usual=True))
 
 
 def qwen2(c: Config) -> Model:
     """Qwen2: biases on query, key and value only; a window from layer `max_window_layers` on where it is switched on."""
     dim = None if c.has("head_dim") else c.even("hidden_size", "num_attention_heads")
     feed = MLP(d_ff=c.count("intermediate_size"))
-    return _model(c, _windowed(c, replace(_attention(c, head_dim=dim), qkv_bias=True), lambda _: feed, usual=False))
+    return model_of(c, windowed(c, replace(attention(c, head_dim=dim), qkv_bias=True), lambda _: feed, usual=False))
 
 
 def _qwen3_attention(c: Config) -> Attention:
     bias = c.flag("attention_bias")
-    return replace(_attention(c), qkv_bias=bias, out_bias=bias, qk_norm=True)
+    return replace(attention(c), qkv_bias=bias, out_bias=bias, qk_norm=True)
 
 
 def qwen3(c: Config) -> Model:
     """Qwen3: norms on query and key heads, gated MLP."""
     feed = MLP(d_ff=c.count("intermediate_size"))
-    return _model(c, _windowed(c, _qwen3_attention(c), lambda _: feed, usual=False))
+    return model_of(c, windowed(c, _qwen3_attention(c), lambda _: feed, usual=False))
 
 
 def _sparse_layers(c: Config, experts: Experts) -> Callable[[int], Feed]:
@@ -119,11 +82,11 @@ def _sparse_layers(c: Config, experts: Experts) -> Callable[[int], Feed]:
 def qwen3_moe(c: Config) -> Model:
     """Qwen3 MoE: as Qwen3, layers route unless stated otherwise."""
     experts = Experts(count=c.count("num_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("moe_intermediate_size"))
-    return _model(c, _windowed(c, _qwen3_attention(c), _sparse_layers(c, experts), usual=False))
+    return model_of(c, windowed(c, _qwen3_attention(c), _sparse_layers(c, experts), usual=False))
 
 
 def qwen3_hybrid(c: Config) -> Model:
-    """Qwen3-Next and Qwen3.5 MoE: gated delta-rule layers with a gated full attention in between; a gated shared expert."""
+    """Qwen3-Next and Qwen3.5: gated delta-rule layers with a gated full attention in between; an MLP, or experts and a gated shared one."""
     c.fixed("attn_output_gate", True)
     full = replace(_qwen3_attention(c), gated=True)
     linear = LinearAttention(
@@ -132,14 +95,18 @@ def qwen3_hybrid(c: Config) -> Model:
     )  # fmt: skip
     if linear.value_heads % linear.key_heads:
         raise c.bad("linear_num_value_heads", f"it does not divide over linear_num_key_heads = {linear.key_heads}, correct one of them")
-    experts = Experts(
-        count=c.count("num_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("moe_intermediate_size"),
-        shared_d_ff=c.count("shared_expert_intermediate_size"), shared_gate=True,
-    )  # fmt: skip
     every = c.count("full_attention_interval", None if not c.has("layer_types") else 1)
     kinds: dict[str, Mixer] = {"linear_attention": linear, "full_attention": full}
-    blocks = _stack(c, kinds, lambda i: "linear_attention" if (i + 1) % every else "full_attention", _sparse_layers(c, experts))
-    return _model(c, blocks, mtp_layers=c.count("mtp_num_hidden_layers", 0, least=0, most=100))
+    blocks = stack(c, kinds, lambda i: "linear_attention" if (i + 1) % every else "full_attention", _hybrid_feed(c))
+    return model_of(c, blocks, mtp_layers=c.count("mtp_num_hidden_layers", 0, least=0, most=100))
+
+
+def _hybrid_feed(c: Config) -> Callable[[int], Feed]:
+    if not c.has("num_experts") and not c.numbers("mlp_only_layers"):
+        mlp = MLP(d_ff=c.count("intermediate_size"))
+        return lambda _: mlp
+    count, top_k, d_ff = c.count("num_experts"), c.count("num_experts_per_tok"), c.count("moe_intermediate_size")
+    return _sparse_layers(c, Experts(count=count, top_k=top_k, d_ff=d_ff, shared_d_ff=c.count("shared_expert_intermediate_size"), shared_gate=True))
 
 
 def gpt_oss(c: Config) -> Model:
@@ -147,10 +114,10 @@ def gpt_oss(c: Config) -> Model:
     bias, top_k = c.flag("attention_bias"), c.count("num_experts_per_tok")
     if c.count("experts_per_token", top_k) != top_k:
         raise c.bad("experts_per_token", f"num_experts_per_tok says {top_k}, make them equal")
-    full = replace(_attention(c), qkv_bias=bias, out_bias=bias, sinks=True)
+    full = replace(attention(c), qkv_bias=bias, out_bias=bias, sinks=True)
     feed = Experts(count=c.count("num_local_experts"), top_k=top_k, d_ff=c.count("intermediate_size"), bias=True, router_bias=True)
     kinds: dict[str, Mixer] = {"full_attention": full, "sliding_attention": replace(full, reach=c.count("sliding_window"))}
-    return _model(c, _stack(c, kinds, lambda i: "full_attention" if i % 2 else "sliding_attention", lambda _: feed))
+    return model_of(c, stack(c, kinds, lambda i: "full_attention" if i % 2 else "sliding_attention", lambda _: feed))
 
 
 def _latent(c: Config) -> LatentAttention:
@@ -174,8 +141,16 @@ def _latent(c: Config) -> LatentAttention:
 
 def deepseek(c: Config) -> Model:
     """DeepSeek-V2, V3 and their kin (R1, V3.2, Kimi, GLM-5): latent attention, first layers dense, shared experts, perhaps an indexer."""
-    mixer = _latent(c)
     c.fixed("moe_layer_freq", 1)
+    return _first_dense(c, _latent(c))
+
+
+def glm4_moe(c: Config) -> Model:
+    """GLM-4.5 to 4.7: grouped attention with biases and norms of heads; layers route as DeepSeek-V3's do."""
+    return _first_dense(c, replace(attention(c), qkv_bias=c.flag("attention_bias"), qk_norm=c.flag("use_qk_norm")))
+
+
+def _first_dense(c: Config, mixer: Mixer) -> Model:
     d_ff, count = c.count("moe_intermediate_size"), c.count("n_routed_experts")
     groups, chosen = c.count("n_group"), c.count("topk_group")
     if count % groups or chosen > groups:
@@ -192,7 +167,7 @@ def deepseek(c: Config) -> Model:
         raise c.bad("first_k_dense_replace", f"there are only {layers} layers, correct it")
     dense = MLP(d_ff=c.count("intermediate_size"))
     blocks = [Block(mixer=mixer, feed=dense if i < first else experts, repeat=1) for i in range(layers)]
-    return _model(c, blocks, mtp_layers=c.count("num_nextn_predict_layers", 0, least=0, most=100))
+    return model_of(c, blocks, mtp_layers=c.count("num_nextn_predict_layers", 0, least=0, most=100))
 
 
 #: how DeepSeek-V4 compresses by ratio: whether a query chooses its entries by an indexer
@@ -249,7 +224,7 @@ def deepseek_v4(c: Config) -> Model:
     blocks = [
         Block(mixer=mixer(ratio), feed=by_token if i < hashed else learned, repeat=1, streams=streams) for i, ratio in enumerate(ratios[:layers])
     ]
-    return replace(_model(c, blocks, mtp_layers=mtp), mtp_mixer=mixer(ratios[-1]) if mtp else None)
+    return replace(model_of(c, blocks, mtp_layers=mtp), mtp_mixer=mixer(ratios[-1]) if mtp else None)
 
 
 def minimax_m2(c: Config) -> Model:
@@ -260,14 +235,14 @@ def minimax_m2(c: Config) -> Model:
     norm, kind = c.flag("use_qk_norm"), c.word("qk_norm_type", "per_layer")
     if kind not in ("per_layer", "per_head"):
         raise c.bad("qk_norm_type", "only 'per_layer' and 'per_head' are understood, so this config is refused")
-    mixer = replace(_attention(c), qk_norm=norm, wide_norm=norm and kind == "per_layer")
+    mixer = replace(attention(c), qk_norm=norm, wide_norm=norm and kind == "per_layer")
     experts = Experts(
         count=c.count("num_local_experts"), top_k=c.count("num_experts_per_tok"), d_ff=c.count("intermediate_size"),
         router_bias=c.flag("use_routing_bias"),
     )  # fmt: skip
     modules, depth = c.count("num_mtp_modules", 0, least=0, most=100), c.count("mtp_transformer_layers", 1, least=0, most=100)
     blocks = [Block(mixer=mixer, feed=experts, repeat=c.layers())]
-    return _model(c, blocks, mtp_layers=modules * depth if c.flag("use_mtp") else 0)
+    return model_of(c, blocks, mtp_layers=modules * depth if c.flag("use_mtp") else 0)
 
 
 def llama4(c: Config) -> Model:
@@ -277,7 +252,7 @@ def llama4(c: Config) -> Model:
     """
     c.flag("use_qk_norm")
     c.fixed("attention_bias", False)
-    full, layers = _attention(c), c.layers()
+    full, layers = attention(c), c.layers()
     chunked = replace(full, reach=c.count("attention_chunk_size"), chunked=True)
     kinds: dict[str, Mixer] = {"full_attention": full, "chunked_attention": chunked}
     width, step, every = c.count("intermediate_size"), c.count("interleave_moe_layer_step", 1), c.count("no_rope_layer_interval", 4)
@@ -286,8 +261,8 @@ def llama4(c: Config) -> Model:
     rotary = c.numbers("no_rope_layers") or [int((i + 1) % every != 0) for i in range(layers)]
     if len(rotary) != layers:
         raise c.bad("no_rope_layers", f"it lists {len(rotary)} layers, num_hidden_layers says {layers}, make them equal")
-    blocks = _stack(c, kinds, lambda i: "chunked_attention" if rotary[i] else "full_attention", lambda i: experts if i in routed else dense)
-    return _model(c, blocks)
+    blocks = stack(c, kinds, lambda i: "chunked_attention" if rotary[i] else "full_attention", lambda i: experts if i in routed else dense)
+    return model_of(c, blocks)
 
 
 def gpt(c: Config) -> Model:
@@ -306,12 +281,16 @@ def gpt(c: Config) -> Model:
 
 ARCHITECTURES: Mapping[str, Callable[[Config], Model]] = {
     "llama": llama, "mistral": mistral, "mixtral": mixtral, "qwen2": qwen2, "qwen3": qwen3, "qwen3_moe": qwen3_moe,
-    **dict.fromkeys(("qwen3_next", "qwen3_5_moe_text"), qwen3_hybrid),
+    **dict.fromkeys(("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text"), qwen3_hybrid),
     **dict.fromkeys(("deepseek_v2", "deepseek_v3", "deepseek_v32", "kimi_k2", "glm_moe_dsa"), deepseek),
-    "deepseek_v4": deepseek_v4, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
+    "deepseek_v4": deepseek_v4, "glm4_moe": glm4_moe, "gpt_oss": gpt_oss, "minimax_m2": minimax_m2, "llama4_text": llama4, "gpt2": gpt,
 }  # fmt: skip
 #: architectures whose text model stands in `text_config`, with what counts their vision tower (None: not understood)
-WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {"llama4": None, "kimi_k25": kimi_tower, "qwen3_5_moe": qwen_tower}
+WRAPPERS: Mapping[str, Callable[[Config, int], int] | None] = {
+    "llama4": None,
+    "kimi_k25": kimi_tower,
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe"), qwen_tower),
+}
 
 
 def _kind(config: Mapping[str, Any], where: str) -> str:

@@ -22,7 +22,10 @@ class Engine:
 
     `matches` are lower-case substrings of a stated name. A step computes at most `tokens` tokens for at most `sequences` requests; a prompt may be cut where `chunked`,
     shares steps with decodes where `shared`; its cache comes in blocks of `block` tokens, for a whole request at once where `reserve`.
-    `narrow_cache`: unless told otherwise it caches keys and values of checkpoints below 16 bit in 8 bits.
+    `narrow_cache`: unless told otherwise it caches keys and values of checkpoints below 16 bit in 8 bits. `exchange`: with several attention groups
+    rows travel to the ranks of their experts and back (an all-to-all), instead of being gathered everywhere. `pipelined`: two micro-batches take turns, so that
+    links work behind the other's products. `inside`: its kernels were timed inside networks, so that no factor on kernels alone applies to them.
+    It is the port of engine `port` to chips whose architecture `arch` (a regular expression) fits; "" where it is none.
     """
 
     id: str
@@ -35,9 +38,14 @@ class Engine:
     block: int
     reserve: bool
     narrow_cache: bool
+    exchange: bool = False
+    pipelined: bool = False
+    inside: bool = False
     kernels: tuple[KernelChoice, ...]
     source: str
     date: str
+    port: str = ""
+    arch: str = ""
 
     def kernel(self, form: str, arch: str, format: str) -> str:
         """Return the kernel that runs a form, "" where the engine's file names none."""

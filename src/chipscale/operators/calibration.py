@@ -192,7 +192,7 @@ def _texts(c: Calibration) -> dict[str, str]:
             f"rows = {c.rows}", f"chips = {listed(c.chips)}", f"cells = {listed(c.cells)}", "", "[scores]",
             *(f"{k} = {v:.4f}" for k, v in c.scores.items()), "", "[quantiles]"]  # fmt: skip
     head += [f"{case} = [{', '.join(f'[{low:.3f}, {high:.3f}]' for low, high in q)}]" for case, q in c.quantiles.items()]
-    rows = [f"{name},{value:.4f}" for name, value in c.found.values.items() if abs(value) >= SMALL or "." not in name]
+    rows = [f"{name},{value:.4f}" for name, value in c.found.values.items() if abs(value) >= SMALL or "." not in name or ".own." in name]
     return {f"{c.form}.toml": "\n".join(head) + "\n", f"{c.form}.coefficients.csv": "\n".join(rows) + "\n"}
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 
@@ -108,8 +108,17 @@ def algorithms(catalog: Catalog, chip: Chip, kind: str, *, ranks: int, bytes: fl
 
 def library(catalog: Catalog, arch: str) -> str:
     """Return the library that runs collectives on a chip architecture where nobody names one."""
+    return str(_library(catalog, arch)["engine"])
+
+
+def brings_sums(catalog: Catalog, arch: str) -> bool:
+    """Return whether serving engines bring an all-reduce of their own for a chip architecture."""
+    return bool(_library(catalog, arch)["custom_sums"])
+
+
+def _library(catalog: Catalog, arch: str) -> Mapping[str, object]:
     lines = tomllib.loads(catalog.text("kernels/collective.toml"))["library"]
-    return str(next(line["engine"] for line in lines if pattern(line.get("arch", "")).search(arch)))
+    return next(line for line in lines if pattern(line.get("arch", "")).search(arch))
 
 
 def placed(cluster: Cluster, ranks: int, per_node: int = 0) -> tuple[int, ...]:

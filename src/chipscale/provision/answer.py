@@ -96,7 +96,7 @@ def _cases(
 
 def question(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish, arrival: Open | Trace | None, drafts: Speculation) -> Question:
     """State what is asked; lengths are those of the trace where there is one."""
-    bench = Bench(catalog=catalog, chip=chip, engine=catalog.engine(wish.engine))
+    bench = Bench(catalog=catalog, chip=chip, engine=catalog.engine_on(wish.engine, chip))
     lengths = Lengths(input=wish.input, output=wish.output, low=SPREAD[0], high=SPREAD[1])
     if isinstance(arrival, Trace):
         lengths = Lengths(

@@ -64,7 +64,9 @@ def _recorded(
     for case, both in found.items():
         for q, quantity in enumerate(QUANTITIES):
             all_of = np.concatenate([m[q] for m in both])
-            quantiles[f"{case}.{quantity}."] = spread_of(all_of, np.repeat(np.arange(len(both)), [len(m[q]) for m in both]).astype(str).tolist(), wider=False)
+            quantiles[f"{case}.{quantity}."] = spread_of(
+                all_of, np.repeat(np.arange(len(both)), [len(m[q]) for m in both]).astype(str).tolist(), wider=False
+            )
             medians[f"{case}.{quantity}"] = float(np.median(np.abs(np.expm1(-all_of))))
     return own
 

@@ -16,6 +16,8 @@ from chipscale.facts.model import Model
 from chipscale.serving.constants import Constants
 from chipscale.serving.deployment import Deployment
 from chipscale.serving.fit import Prior, design, members, read_prior
+from chipscale.serving.network import networked
+from chipscale.serving.network import read as read_network
 
 FILE = "calibration/serving.toml"
 PRIOR = "calibration/serving.prior.toml"
@@ -96,24 +98,29 @@ def one(found: Constants) -> Constants:
 
 
 def constants(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, deployment: Deployment, version: str = "") -> Constants:
-    """Return the constants of an engine that serves a model on a chip, as floats; where single requests of that service were timed, with its own deviations."""
+    """Return the constants of an engine that serves a model on a chip, as floats; where single requests of that service were timed, with its own deviations.
+
+    Kernels that were timed inside networks take no multipliers on kernels alone, but one factor on the whole step.
+    """
     key = "serving constants", repr((engine.id, chip.id, model.id, deployment.dense.id, deployment.experts.id, version))
     if key not in catalog.memo:
         known = read(catalog)
         found = one(known.constants([members(engine.id, version, model.id, deployment, "")]))
         own = known.own.get(cell_of(model.id, chip.id, engine.id), {})
-        catalog.memo[key] = replace(found, **{n: getattr(found, n) * math.exp(v) for n, v in own.items()})
+        mine = replace(found, **{n: getattr(found, n) * math.exp(v) for n, v in own.items()})
+        catalog.memo[key] = networked(mine, read_network(catalog).factor) if engine.inside else mine
     settled: Constants = catalog.memo[key]
     return settled
 
 
 def interval(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, split: bool) -> Spread:
-    """Return how far measurements lie from predictions of such a service."""
+    """Return how far measurements lie from predictions of such a service; where kernels were timed inside networks, no nearer than those of its like."""
     c = read(catalog)
+    least = read_network(catalog).prior if engine.inside else (0.0, 0.0)
     case = c.case(model.id, chip.id, engine.id, split=split)
 
     def factors(quantity: str) -> tuple[float, float]:
         low, high = c.quantile(case, quantity, engine.id)
-        return math.exp(low), math.exp(high)
+        return math.exp(min(low, least[0])), math.exp(max(high, least[1]))
 
     return Spread(ttft=factors("ttft"), tpot=factors("tpot"))

@@ -40,6 +40,7 @@ FORMATS = {
         Format(id="fp8", precision="fp8", weight=1.0, activation=1.0, quantised=1.0),
         Format(id="fp8_block", precision="fp8", weight=1.03, activation=1.0, quantised=1.0),
         Format(id="int8", precision="int8", weight=1.0, activation=1.0, quantised=0.0),
+        Format(id="w4a8", precision="int8", weight=0.53, activation=1.0, quantised=0.0),
         Format(id="nvfp4", precision="nvfp4", weight=0.5625, activation=0.5, quantised=1.0),
         Format(id="w4a8_mxfp4_mxfp8", precision="mxfp8", weight=0.53125, activation=1.03, quantised=1.0),
         Format(id="w4a16_mxfp4", precision="bf16", weight=0.53125, activation=2.0, quantised=0.0),

@@ -16,7 +16,7 @@ from chipscale.cost.kernels.costing import Costing
 from chipscale.cost.kernels.decode import DECODE, Decode
 from chipscale.cost.kernels.elementwise import ELEMENTWISE, Elementwise
 from chipscale.cost.kernels.exchange import EXCHANGE, Exchange
-from chipscale.cost.kernels.experts import EXPERTS
+from chipscale.cost.kernels.experts import EXPERTS, load
 from chipscale.cost.kernels.experts import Experts as ExpertCall
 from chipscale.cost.kernels.form import Form, Silicon
 from chipscale.cost.kernels.gemm import GEMM
@@ -28,6 +28,7 @@ from chipscale.facts.engine import Engine
 from chipscale.facts.model import Attention, Block, CompressedAttention, Experts, LatentAttention, LinearAttention, Mixer, Model
 from chipscale.graph import Shard, block_works, head_works
 from chipscale.operators.estimate import costing_of
+from chipscale.operators.fabric import brings_sums, library
 from chipscale.ops.work import Num, Work
 from chipscale.serving.deployment import FORMATS, Deployment, Deployments, Format, runnable
 
@@ -67,12 +68,16 @@ class Parts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bench:
-    """Where kernels are costed: a chip, and the engine that runs them. `changed` multiplies numbers of the chip (fields of `Silicon`) for what-ifs."""
+    """Where kernels are costed: a chip, and the engine that runs them. `changed` multiplies numbers of the chip (fields of `Silicon`) for what-ifs.
+
+    `skew` is the popularity of experts in the text served, as an exponent; 0 where ranks are loaded evenly.
+    """
 
     catalog: Catalog
     chip: Chip
     engine: Engine | None = None
     changed: Mapping[str, float] = field(default_factory=dict)
+    skew: float = SKEW
     known: dict[tuple[str, str], tuple[Costing, str]] = field(default_factory=dict, compare=False, repr=False)
     numbers: dict[str, Silicon] = field(default_factory=dict, compare=False, repr=False)
 
@@ -86,6 +91,29 @@ class Bench:
             self.known[form.id, kind] = costing, wanted
         costing, wanted = self.known[form.id, kind]
         return costing.seconds(call, self.silicon(wanted))
+
+    def collective(self, kind: str, ranks: Num, bytes: Num) -> Num:
+        """Cost a collective of the chip's own library inside its innermost fabric."""
+        if ("", kind) not in self.known:
+            does = "float" if kind in ("all_reduce", "reduce_scatter") else "moved"
+            self.known["", kind] = costing_of(self.catalog, COLLECTIVE, self.chip, "", library(self.catalog, self.chip.family), f"{kind}:{does}"), ""
+        return self.known["", kind][0].seconds(collective_of(kind, ranks, ranks, bytes), self.silicon(""))
+
+    def exchanged(self, half: str, call: Exchange) -> Num:
+        """Cost a half of an expert all-to-all ("dispatch" or "combine") by the faster of the low-latency and the throughput kernels."""
+
+        def way(name: str) -> Num:
+            if (half, name) not in self.known:
+                self.known[half, name] = costing_of(self.catalog, EXCHANGE, self.chip, base_precision(self.chip), "", f"{name}/{half}:bf16"), ""
+            return self.known[half, name][0].seconds(call, self.silicon(""))
+
+        return np.minimum(way("low_latency"), way("throughput"))
+
+    def summed(self, ranks: Num, bytes: Num) -> Num:
+        """Cost adding vectors over ranks: by the engine's own kernel where engines bring one for the chip's architecture, else by the library."""
+        if brings_sums(self.catalog, self.chip.family):
+            return self.seconds(ALLREDUCE, AllReduce(ranks=ranks, bytes=bytes), "", "bf16")
+        return self.collective("all_reduce", ranks, bytes)
 
     def silicon(self, precision: str) -> Silicon:
         """Return the numbers of the chip that kernels read at a precision, at 16 bit where it is blank."""
@@ -164,23 +192,38 @@ def _moved(bench: Bench, work: Work) -> Num:
 
 def _experts(bench: Bench, feed: Experts, d: float, on: Deployment | Deployments) -> Num:
     call = ExpertCall(tokens=TOKENS, hidden=d, inter=float(feed.d_ff), top_k=float(feed.top_k), experts=float(feed.count), moe_tp=1.0 * on.moe_tp,
-                      moe_ep=1.0 * on.moe_ep, matrices=3.0 if feed.gated else 2.0, w=on.experts.weight, a=on.experts.activation, skew=SKEW)  # fmt: skip
+                      moe_ep=1.0 * on.moe_ep, matrices=3.0 if feed.gated else 2.0, w=on.experts.weight, a=on.experts.activation, skew=bench.skew)  # fmt: skip
+    if bench.engine and bench.engine.exchange:
+        call = arrived(call)
     return bench.seconds(EXPERTS, call, on.experts.precision, on.experts.id)
+
+
+def arrived(call: ExpertCall) -> ExpertCall:
+    """Return the layer as its most loaded rank runs it where rows travel: assignments that arrived, each to one of the rank's experts that have any.
+
+    Holds when the exchange sends a row once for each expert and sorts it on arrival.
+    Source: deepep, README "Low-latency kernels".
+    """
+    there = load(call)
+    return replace(call, tokens=there.assigned, top_k=1.0, experts=there.active, moe_ep=1.0, skew=0.0)
 
 
 def _links(bench: Bench, block: Block, d: float, group: np.ndarray, on: Deployment | Deployments) -> Num:
     """Cost a layer's collectives: sums over tensor-parallel ranks behind mixer and feed-forward; with several attention groups, tokens gathered for the experts and results scattered.
 
-    Rows go to the ranks of their experts and back instead, where that is faster.
+    Rows go to the ranks of their experts and back instead, where the engine does so always or that is faster.
     """
     routed = isinstance(block.feed, Experts)
     tp, dp = 1.0 * np.asarray(on.tp), 1.0 * np.asarray(on.dp)
     several = np.where(dp > 1.0, 1.0, 0.0) if routed else 0.0
-    added = bench.seconds(ALLREDUCE, AllReduce(ranks=np.maximum(tp, 2.0), bytes=group * d * 2.0), "", "bf16")
+    added = bench.summed(np.maximum(tp, 2.0), group * d * 2.0)
     seconds = np.where(tp > 1.0, (2.0 - several) * added, 0.0)
     if isinstance(block.feed, Experts) and np.any(dp > 1.0):
         ranks = np.maximum(tp * dp, 2.0)
         inside = np.minimum(ranks, bench.silicon("").link_size)
+        if bench.engine and bench.engine.exchange:
+            again = np.where(tp > 1.0, bench.collective("all_gather", np.maximum(tp, 2.0), group * d * 2.0), 0.0)
+            return block.repeat * (seconds + several * (again + _exchanged(bench, block.feed, d, ranks, inside, on)))
         spread = sum(
             bench.seconds(COLLECTIVE, collective_of(kind, ranks, inside, TOKENS * d * 2.0), "", f"{kind}:float")
             for kind in ("all_gather", "reduce_scatter")
@@ -193,8 +236,10 @@ def _exchanged(bench: Bench, feed: Experts, d: float, ranks: Num, inside: Num, o
     """Cost sending the rows of TOKENS tokens to the ranks of their experts, in the experts' format, and the results back at 16 bit."""
     sent = {"tokens": TOKENS / ranks, "hidden": d, "top_k": float(feed.top_k), "experts": float(feed.count), "ranks": ranks, "once": 1.0,
             "nodes": np.maximum(ranks / inside, 1.0)}  # fmt: skip
-    there, back = (bench.seconds(EXCHANGE, Exchange(**sent, width=width), "", "") for width in (max(on.experts.activation, 1.0), 2.0))
-    return there + back
+    ways = ("dispatch", max(on.experts.activation, 1.0)), ("combine", 2.0)
+    if bench.engine and bench.engine.exchange:
+        return sum((bench.exchanged(half, Exchange(**sent, width=width)) for half, width in ways), np.zeros_like(TOKENS))
+    return sum((bench.seconds(EXCHANGE, Exchange(**sent, width=width), "", "") for _, width in ways), np.zeros_like(TOKENS))
 
 
 def _mixers(model: Model) -> Iterator[tuple[Mixer, float]]:

@@ -24,7 +24,7 @@ NEEDED = ("backend", "model_path", "chip", "isl", "osl", "concurrency", "measure
 ENDINGS = re.compile(r"[-_](fp8|nvfp4|fp4|mxfp4|bf16|fp16|int8|int4|w8a8|w4a16|w4a8|awq|gptq|instruct|chat|it|hf|\d{4}|v2-\d{4})$", re.IGNORECASE)
 #: formats of weights by what a row calls them
 CALLED = {"": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "fp4": "nvfp4",
-          "mxfp4": "w4a8_mxfp4_mxfp8", "w4a8_mxfp4_mxfp8": "w4a8_mxfp4_mxfp8", "w4a16_mxfp4": "w4a16_mxfp4", "int8": "int8", "w8a8": "int8", "int4": "w4a16", "int4_wo": "w4a16",
+          "mxfp4": "w4a8_mxfp4_mxfp8", "w4a8_mxfp4_mxfp8": "w4a8_mxfp4_mxfp8", "w4a16_mxfp4": "w4a16_mxfp4", "int8": "int8", "w8a8": "int8", "w4a8": "w4a8", "int4": "w4a16", "int4_wo": "w4a16",
           "w4a16": "w4a16", "int8_wo": "w8a16", "w8a16": "w8a16"}  # fmt: skip
 
 

@@ -81,7 +81,7 @@ def question_of(world: World, job: Job, chip: Chip) -> Question:
     if not names:
         raise EvidenceError(f"job {job.id}: {chip.id} has none of its precisions ({', '.join(job.precisions)}); allow bf16, or choose another chip")
     formats = tuple(dict.fromkeys(formats_of(n, n, n, model, chip) for n in names))
-    return Question(bench=Bench(catalog=world.catalog, chip=chip, engine=world.catalog.engine(job.engine)), model=model, chips=job.chips,
+    return Question(bench=Bench(catalog=world.catalog, chip=chip, engine=world.catalog.engine_on(job.engine, chip)), model=model, chips=job.chips,
                     lengths=Lengths(input=job.length, output=job.output, low=SPREAD[0], high=SPREAD[1]), formats=formats, stages=1)  # fmt: skip
 
 
