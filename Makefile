@@ -3,13 +3,17 @@ VENV := .venv
 READY := $(VENV)/.ready
 TESTS := $(VENV)/.tests
 
-.PHONY: run test check accuracy accuracy-operators clean
+.PHONY: run test test-bench check accuracy accuracy-operators clean
 
 run: $(READY)
 	@$(VENV)/bin/chipscale
 
 test: $(TESTS) check
 	@$(VENV)/bin/python -m pytest -q -n 2
+
+test-bench: $(TESTS)
+	@$(VENV)/bin/pip install -q --disable-pip-version-check torch==2.13.0 && $(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,bench]'
+	@$(VENV)/bin/python -m pytest -q tests/test_bench.py
 
 check: $(TESTS)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from chipscale.cli_bench import bench
+from chipscale.console import say, show, write
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.options import MOST_CHIPS, assumptions, chip_count, chip_counts, counts, names
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from chipscale.catalog import Catalog
     from chipscale.facts.chip import Chip
     from chipscale.facts.job import Job
@@ -77,34 +77,6 @@ Jobs = Annotated[
 Matching = Annotated[Match, typer.Option(help="make both sides equal in number of chips, power or cost")]
 Details = Annotated[bool, typer.Option("--details", help="plans and reasons too")]
 Name = Annotated[str | None, typer.Argument(help="its id or alias; all are listed if left out")]
-
-
-def show(screen: RenderableType) -> None:
-    """Print a screen as wide as the terminal."""
-    from rich.console import Console
-
-    Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120).print(screen)
-
-
-def say(text: str) -> None:
-    """Print text as it is."""
-    sys.stdout.write(text if text.endswith("\n") else text + "\n")
-
-
-def write(path: Path, text: str, option: str = "--out") -> None:
-    """Write a file whole or not at all: a temporary file beside it takes its place."""
-    if path.is_dir():
-        raise EvidenceError(f"{option} {path}: is a folder; name a file in it")
-    if not path.parent.is_dir():
-        raise EvidenceError(f"{option} {path}: the folder {path.parent} does not exist; make it first")
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
-    except OSError as problem:
-        raise EvidenceError(f"{option} {path}: cannot be written ({problem.strerror})") from problem
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _catalog(folder: Path | None) -> Catalog:
@@ -488,6 +460,9 @@ def cite(
     from chipscale.report.cite import bibliography
 
     say(bibliography(_catalog(catalog), tuple(chip or QUESTION)))
+
+
+app.command()(bench)
 
 
 def main() -> None:

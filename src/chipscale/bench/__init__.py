@@ -1,0 +1,1 @@
+"""Independent tests of a device: measure, and write down what was measured."""
