@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chipscale.cli_bench import bench
+from chipscale.cli_import import import_
 from chipscale.cli_verify import plan_tests, verify, weigh_with
 from chipscale.console import say, show, write
 from chipscale.evidence import Belief, EvidenceError
@@ -472,6 +473,7 @@ def cite(
 
 app.command()(bench)
 app.command()(verify)
+app.command("import")(import_)
 
 
 def main() -> None:

@@ -25,7 +25,7 @@ def _text(found: Measure) -> str:
 def measurement(record: Record, quantity: str) -> Measurement | None:
     """Return the best that a record has of a quantity: the highest value, of links other than in all-reduce where something else was run too."""
     found = [m for m in record.of(quantity) if m.summary is not None]
-    others = [m for m in found if m.case != REDUCED_IN_NETWORK]
+    others = [m for m in found if not m.case.startswith(REDUCED_IN_NETWORK)]
     chosen = max(others or found, key=lambda m: m.summary.value if m.summary else 0.0, default=None)
     if chosen is None or chosen.summary is None:
         if quantity == "memory_bytes" and record.identity.memory_bytes:
