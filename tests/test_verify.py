@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import os
@@ -201,7 +202,7 @@ def test_more_measurements_never_widen_a_range(top: float, others: list[float]) 
         fact = found.hypotheses[1].value.fact("peak_bf16")
         widths.append(math.log(fact.high / fact.low))
         assert claim.low <= fact.low <= fact.value <= fact.high <= claim.high
-    assert all(b <= a + 1e-9 for a, b in zip(widths, widths[1:], strict=False))
+    assert all(b <= a + 1e-9 for a, b in itertools.pairwise(widths))
 
 
 def test_a_contradicted_datasheet_gives_way_to_the_measurement() -> None:

@@ -14,6 +14,7 @@ import typer
 
 from chipscale.cli_bench import bench
 from chipscale.cli_import import import_
+from chipscale.cli_results import results
 from chipscale.cli_verify import plan_tests, verify, weigh_with
 from chipscale.console import say, show, write
 from chipscale.evidence import Belief, EvidenceError
@@ -474,6 +475,7 @@ def cite(
 app.command()(bench)
 app.command()(verify)
 app.command("import")(import_)
+app.add_typer(results, name="results")
 
 
 def main() -> None:

@@ -61,7 +61,7 @@ def _measured(row: list[str], columns: list[str], operation: str, n: int, inside
     if size == 0:
         return
     starts = [i for i, c in enumerate(columns) if c == "time"]
-    labels = {c: row[columns.index(c)] for c in ("type", "redop", "root") if c in columns and columns.index(c) < starts[0]}
+    labels: dict[str, Setting] = {c: row[columns.index(c)] for c in ("type", "redop", "root") if c in columns and columns.index(c) < starts[0]}
     for start, place in zip(starts, ("", ", in place"), strict=False):
         cells = row[start : start + 4]
         if len(cells) < 3:

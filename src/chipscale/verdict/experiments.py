@@ -44,18 +44,14 @@ class Kind:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Experiment:
-    """A test: by how much it is expected to narrow the interval of the log ratio, over all jobs and by job."""
+    """A test: by how much it is expected to narrow the interval of the log ratio, over all jobs, in a minute of machine time, and by job."""
 
     key: str
     title: str
     narrows: float
     minutes: float | None
+    per_minute: float | None
     by_job: tuple[tuple[str, float], ...]
-
-    @property
-    def per_minute(self) -> float | None:
-        """Return how much a minute of machine time narrows."""
-        return None if self.minutes is None else self.narrows / self.minutes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +156,8 @@ def plan(catalog: Catalog, a: str, b: str, jobs: Sequence[str] = (), *, match: s
             mean = float(np.mean([share for _, share in by]))
             if mean > LEAST:
                 label = settle_test(column) + (f": {column.rpartition(':')[2]}" if kind == "error" else "")
-                found.append(Experiment(key=column, title=label, narrows=mean, minutes=known[kind].minutes, by_job=by))
+                minutes = known[kind].minutes
+                found.append(Experiment(key=column, title=label, narrows=mean, minutes=minutes, per_minute=mean / minutes if minutes else None, by_job=by))
     tests = tuple(sorted(found, key=lambda t: -t.narrows))
     timed = [t for t in tests if t.per_minute is not None]
     best = max(timed, key=lambda t: t.per_minute or 0.0, default=None)
