@@ -17,7 +17,8 @@ from chipscale.evidence import Belief
 from chipscale.facts.job import Job
 from chipscale.plan import degrees
 from chipscale.search import Evaluator, Problem, evaluator, most_tp, space
-from chipscale.verdict.weighing import context, precisions
+from chipscale.verdict.contest import precisions
+from chipscale.verdict.world import context
 
 JOBS = (
     Job(id="gpt3", title="GPT-3 175B on 64", phase="train", model="openai/gpt-3-175b", chips=64, length=2048, batch=1536, tokens=1.0),

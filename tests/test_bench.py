@@ -412,6 +412,17 @@ def test_the_screen_shows_every_test_and_what_to_know() -> None:
     assert "failed  arithmetic, planted: 2, at most 1 times" in screen(broken)
 
 
+def test_a_claim_is_shown_as_a_share_and_fits_the_screen() -> None:
+    record = read(REAL)
+    claimed = tuple(replace(m, bound=2 * m.summary.value, bound_source="claimed of h100") for m in record.trials[0].measures if m.summary)
+    console = Console(width=120, record=True, file=open(os.devnull, "w"))  # noqa: SIM115
+    console.print(bench_screen(replace(record, trials=(replace(record.trials[0], measures=claimed),))))
+    console.file.close()
+    shown = console.export_text()
+    assert "50 %" in shown
+    assert "…" not in shown
+
+
 # planted kernels
 
 

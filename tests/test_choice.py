@@ -24,7 +24,7 @@ from chipscale.ops.work import Work
 from chipscale.rows import Measured, Row, read, understand
 from chipscale.stack import KAPPA, stack
 from chipscale.validate import ANCHORS, load_rows
-from chipscale.verdict.weighing import context
+from chipscale.verdict.world import context
 
 CATALOG = load()
 ANCHOR: Row = next(r for r in read(CATALOG.folders[0] / ANCHORS) if r["row"].startswith("kor22-"))

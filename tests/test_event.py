@@ -23,7 +23,7 @@ from chipscale.search import Evaluator, Problem, evaluator, space
 from chipscale.simulators.closed_form import pipeline
 from chipscale.simulators.event import Replay, replayed, stage_layers
 from chipscale.simulators.timeline import Load, Timeline, replay
-from chipscale.verdict.weighing import context
+from chipscale.verdict.world import context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

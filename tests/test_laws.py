@@ -21,7 +21,7 @@ from chipscale.plan import Plan, degrees, table
 from chipscale.search import Evaluator, Problem, evaluator, space
 from chipscale.simulators.closed_form import shard_parameters
 from chipscale.verdict import weigh
-from chipscale.verdict.weighing import context
+from chipscale.verdict.world import context
 
 MODELS = ("meta-llama/Meta-Llama-3.1-8B", "deepseek-ai/DeepSeek-V3", "Qwen/Qwen3.5-397B-A17B", "openai/gpt-oss-120b")
 CHIPS = ("nvidia-h100-sxm-80gb", "huawei-ascend-910b2", "google-tpu-v5p", "amd-mi300x")

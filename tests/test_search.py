@@ -17,7 +17,7 @@ from chipscale.evidence import Belief, EvidenceError
 from chipscale.plan import FIELDS
 from chipscale.planning import pareto, train, training_job
 from chipscale.search import Evaluator, Problem, Space, evaluator, frontier, space
-from chipscale.verdict.weighing import context
+from chipscale.verdict.world import context
 
 LLAMA, MOE = "Meta-Llama-3.1-8B", "DeepSeek-V3"
 

@@ -26,7 +26,7 @@ from chipscale.report.verify import plan_screen, verify_screen
 from chipscale.verdict import weigh
 from chipscale.verdict.experiments import narrowed, observations, plan
 from chipscale.verdict.experiments import kinds as kinds_of
-from chipscale.verdict.weighing import matched, opened, run
+from chipscale.verdict.weighing import arena_of, matched, opened
 from chipscale.verify import informed, verify
 from chipscale.verify.belief import posterior, sharpened
 from chipscale.verify.judging import judge
@@ -263,8 +263,9 @@ def test_the_first_test_of_a_plan_really_narrows_more_than_the_last(planned) -> 
     """Play each test: a draw is the truth, its result is seen with the test's error, and the draws are weighed by how well they explain it."""
     o = opened(CATALOG, "910d", "h100", JOBS, tests=True)
     known = kinds_of(CATALOG)
-    ra, rb = [run(o.world, o.a, j) for j in o.jobs], [run(o.world, o.b, j) for j in o.jobs]
+    ra, rb = ([arena_of(j).run(o.world, c, j) for j in o.jobs] for c in (o.a, o.b))
     ratios = [np.log(matched(o.a, o.b, x, y, "chips").judged) for x, y in zip(ra, rb, strict=True)]
+    sides = ((o.a, [r.seconds for r in ra]), (o.b, [r.seconds for r in rb]))
     seen = {
         c: (y, known[k].spread)
         for side, runs in ((o.a, ra), (o.b, rb))

@@ -17,13 +17,31 @@ if TYPE_CHECKING:
     from chipscale.operators.estimate import estimate
     from chipscale.operators.fabric import collective, vector_bytes
     from chipscale.planning import train
+    from chipscale.provision import Serving, Wish, serve
     from chipscale.runs import Terms, run
     from chipscale.verdict import Verdict, weigh
 
 __version__ = "0.1.0"
-__all__ = ["Belief", "EvidenceError", "Fact", "Source", "Terms", "Verdict", "collective", "estimate", "load", "run", "train", "vector_bytes", "weigh"]
+__all__ = [
+    "Belief",
+    "EvidenceError",
+    "Fact",
+    "Serving",
+    "Source",
+    "Terms",
+    "Verdict",
+    "Wish",
+    "collective",
+    "estimate",
+    "load",
+    "run",
+    "serve",
+    "train",
+    "vector_bytes",
+    "weigh",
+]
 _HOME = {"load": "catalog", "Belief": "evidence", "EvidenceError": "evidence", "Fact": "evidence", "Source": "evidence", "collective": "operators.fabric", "estimate": "operators.estimate", "vector_bytes": "operators.fabric", "train": "planning",
-         "Terms": "runs", "run": "runs",
+         "Terms": "runs", "run": "runs", "Serving": "provision", "Wish": "provision", "serve": "provision",
          "Verdict": "verdict", "weigh": "verdict"}  # fmt: skip
 
 

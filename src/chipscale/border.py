@@ -153,10 +153,23 @@ class JobFile(_Border):
     model: str
     chips: int = Field(ge=1, le=10**7)
     length: int = Field(ge=1, le=10**8)
-    batch: int = Field(ge=1, le=10**9)
+    batch: int = Field(default=1, ge=1, le=10**9)
     tokens: str = ""
+    output: int = Field(default=0, ge=0, le=10**6)
+    ttft: str = ""
+    tpot: str = ""
+    engine: str = ""
     precisions: list[Literal["bf16", "fp16", "fp8", "mxfp8", "nvfp4", "mxfp4", "int8"]] = Field(min_length=1)
     source: str = ""
+
+    @model_validator(mode="after")
+    def batch_or_output(self) -> JobFile:
+        """Refuse fields of the other kind of job, and a batch left out where there is one."""
+        if self.phase == "serve" and "batch" in self.model_fields_set:
+            raise ValueError("batch: a serving job has as many requests under way as its limits admit; leave it out")
+        if self.phase != "serve" and "batch" not in self.model_fields_set:
+            raise ValueError("batch: is missing; state how many sequences")
+        return self
 
 
 class FrameworkFile(_Border):

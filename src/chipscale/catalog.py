@@ -322,8 +322,9 @@ class Catalog:
         with inside(path, "tokens"):
             tokens = parse(f.tokens, "tokens") if f.tokens else 0.0
         with inside(path):
+            ttft, tpot = (parse(t, "s") if t else math.inf for t in (f.ttft, f.tpot))
             return Job(id=f.id, title=f.title, phase=f.phase, model=f.model, chips=f.chips, length=f.length, batch=f.batch, tokens=tokens,
-                       precisions=tuple(f.precisions), source=f.source)  # fmt: skip
+                       precisions=tuple(f.precisions), source=f.source, output=f.output, ttft=ttft, tpot=tpot, engine=f.engine)  # fmt: skip
 
     def framework(self, name: str) -> Framework:
         """Return a framework by id."""

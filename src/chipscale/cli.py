@@ -15,6 +15,8 @@ import typer
 from chipscale.cli_bench import bench
 from chipscale.cli_import import import_
 from chipscale.cli_results import results
+from chipscale.cli_serve import serve
+from chipscale.cli_validate import calibrate, validate
 from chipscale.cli_verify import plan_tests, verify, weigh_with
 from chipscale.console import say, show, write
 from chipscale.evidence import Belief, EvidenceError
@@ -25,7 +27,6 @@ if TYPE_CHECKING:
     from chipscale.facts.chip import Chip
     from chipscale.facts.job import Job
     from chipscale.facts.model import Model
-    from chipscale.scores import Validation
     from chipscale.verdict.nouns import Side, Verdict
 
 QUESTION = ("huawei-ascend-910d", "nvidia-h100-sxm-80gb")
@@ -41,29 +42,6 @@ class Match(StrEnum):
     CHIPS = "chips"
     POWER = "power"
     COST = "cost"
-
-
-class Kind(StrEnum):
-    """What is validated."""
-
-    TRAINING = "training"
-    OPERATORS = "operators"
-
-
-class LeaveOut(StrEnum):
-    """What is left out, one after the other, when the error is estimated."""
-
-    SOURCE = "source"
-    CHIP = "chip"
-    ENGINE = "engine"
-
-
-class Tier(StrEnum):
-    """Where seconds of an operator come from."""
-
-    PRIOR = "prior"
-    CALIBRATED = "calibrated"
-    MEASURED = "measured"
 
 
 Seed = Annotated[int, typer.Option(min=0, max=2**32 - 1, help="seed of the draws")]
@@ -273,6 +251,9 @@ def _pareto(catalog: Catalog, model: str, on: str, length: int | None, batch: in
     return show(pareto_screen(sides, f"train {model} on {', '.join(f'{n:,}' for n in sorted(set(sizes)))} {chip}"))
 
 
+app.command()(serve)
+
+
 @app.command()
 def sweep(
     chips: Annotated[str, typer.Option(metavar="CHIP,...", help="chips, parted by commas")],
@@ -383,85 +364,6 @@ def _json(value: object) -> None:
 
 
 @app.command()
-def validate(
-    kind: Annotated[Kind, typer.Argument(help="what is validated")] = Kind.TRAINING,
-    file: Annotated[Path | None, typer.Argument(help="a CSV of measured rows, or a folder of them (operators); the shipped ones if left out")] = None,
-    leave_out: Annotated[LeaveOut | None, typer.Option(help="refit without each source (training), engine (operators) or chip in turn")] = None,
-    tier: Annotated[Tier | None, typer.Option(help="operators: as an unseen chip, as calibrated, or bent to the nearest measured calls")] = None,
-    calibrate_points: Annotated[int, typer.Option(min=0, max=10**6, help="rows of each cell shown first; the others are scored")] = 0,
-    json_out: Annotated[Path | None, typer.Option("--json", metavar="OUT", help="write the scores as JSON")] = None,
-    write_to: Annotated[Path | None, typer.Option("--write", metavar="PATH", help="write the scores as Markdown, worst first")] = None,
-    catalog: Folder = None,
-) -> None:  # fmt: skip
-    """Say how wrong we are: predicted against measured."""
-    for path, option in ((json_out, "--json"), (write_to, "--write")):
-        if path and (path.is_dir() or not path.parent.is_dir()):
-            write(path, "", option)  # says what is wrong before the work is done
-    from chipscale.report.accuracy import contract, markdown, memory_markdown, screen
-    from chipscale.report.jsonable import to_json
-
-    known = _catalog(catalog)
-    out = leave_out.value if leave_out else None
-    if kind is Kind.OPERATORS:
-        result = _operators(file, tier, out, calibrate_points, known)
-    else:
-        from chipscale.validate import everything, peaks, training
-
-        if tier:
-            raise EvidenceError(f"--tier {tier.value}: only operators have tiers; leave it out")
-        result = training(file, leave_out=out, calibrate_points=calibrate_points, catalog=known)
-    if json_out:
-        write(json_out, to_json(contract(result)) + "\n", "--json")
-    if write_to:
-        alone = kind is Kind.OPERATORS or file or leave_out or calibrate_points
-        parts = [markdown(part) for part in ([result] if alone else [result, *everything(known)])]
-        write(write_to, HEADING + "\n".join(parts if alone else [*parts, memory_markdown(peaks(known))]), "--write")
-    show(screen(result))
-
-
-def _operators(file: Path | None, tier: Tier | None, leave_out: str | None, points: int, catalog: Catalog) -> Validation:
-    """Validate operators; the three ways to ask exclude each other."""
-    from chipscale.operators.tables import installed
-    from chipscale.operators.validate import operators
-
-    if (tier is not None) + (leave_out is not None) + (points > 0) > 1:
-        raise EvidenceError("--tier, --leave-out and --calibrate-points are three questions; ask one at a time")
-    if leave_out == "source":
-        raise EvidenceError("--leave-out source: for operators it is chip or engine")
-    chosen = tier or Tier.CALIBRATED
-    measured = installed(catalog) if chosen is Tier.MEASURED else None
-    return operators(file, tier=chosen, leave_out=leave_out, calibrate_points=points, catalog=catalog, measured=measured)
-
-
-HEADING = "# How wrong we are\n\nWritten by `chipscale validate training --write docs/accuracy.md`; errors are of step seconds.\n\n"
-
-
-@app.command()
-def calibrate(
-    out: Annotated[Path, typer.Option(metavar="DIR", help="an existing folder for the files of coefficients")],
-    date: Annotated[str, typer.Option(metavar="YYYY-MM-DD", help="the date written into the files")],
-    kind: Annotated[Kind, typer.Argument(help="what is fitted")] = Kind.TRAINING,
-    catalog: Folder = None,
-) -> None:
-    """Redo the fit on the shipped rows, with the errors on whole sources, engines and chips left out."""
-    import datetime
-
-    from chipscale.calibrate import calibrate as training
-    from chipscale.calibrate import write as store
-    from chipscale.operators.calibration import calibrate as operators
-
-    if not out.is_dir():
-        raise EvidenceError(f"--out {out}: no such folder; make it first")
-    try:
-        datetime.date.fromisoformat(date)
-    except ValueError as problem:
-        raise EvidenceError(f"--date {date}: is no day; write it as in 2026-11-25") from problem
-    files = (operators if kind is Kind.OPERATORS else training)(_catalog(catalog), date)
-    store(files, out)
-    say("written: " + ", ".join(f"{out}/{name}" for name in files))
-
-
-@app.command()
 def cite(
     chip: Annotated[list[str] | None, typer.Argument(help="chips; those of the founding question if left out")] = None,
     catalog: Folder = None,
@@ -472,8 +374,8 @@ def cite(
     say(bibliography(_catalog(catalog), tuple(chip or QUESTION)))
 
 
-app.command()(bench)
-app.command()(verify)
+for command in (validate, calibrate, bench, verify):
+    app.command()(command)
 app.command("import")(import_)
 app.add_typer(results, name="results")
 

@@ -12,7 +12,7 @@ MOST_CHIPS = 10_000_000
 GROUPED = re.compile(r"\d{1,3}(,\d{3})+")
 
 
-def chip_count(text: str) -> tuple[str, int]:
+def chip_count(text: str, option: str = "--on") -> tuple[str, int]:
     """Read CHIP:N.
 
     >>> chip_count("h100:2,048")
@@ -20,13 +20,13 @@ def chip_count(text: str) -> tuple[str, int]:
     """
     chip, colon, number = text.rpartition(":")
     if not colon or not chip:
-        raise EvidenceError(f"--on {text}: write CHIP:N, as in --on h100:64")
+        raise EvidenceError(f"{option} {text}: write CHIP:N, as in {option} h100:64")
     digits = number.strip().replace(",", "").replace("_", "")
     negative = digits.startswith("-") and digits[1:].isdigit()
     if not (digits.isascii() and digits.isdigit()) and not negative:
-        raise EvidenceError(f"--on {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon")
+        raise EvidenceError(f"{option} {text}: {number!r} is not a number of chips; write a whole number from 1 to {MOST_CHIPS:,} after the colon")
     if negative or len(digits) > 12 or not 1 <= int(digits) <= MOST_CHIPS:
-        raise EvidenceError(f"--on {text}: {number} chips cannot be; write a whole number from 1 to {MOST_CHIPS:,}")
+        raise EvidenceError(f"{option} {text}: {number} chips cannot be; write a whole number from 1 to {MOST_CHIPS:,}")
     return chip, int(digits)
 
 

@@ -25,7 +25,7 @@ from chipscale.space import fewest_heads
 from chipscale.step import CAUSES
 from chipscale.verdict.contest import precisions
 from chipscale.verdict.nouns import Interval, Loss, Side
-from chipscale.verdict.weighing import MAPE_TO_SIGMA, candidate, context
+from chipscale.verdict.world import MAPE_TO_SIGMA, candidate, context
 
 #: precisions of matrix products in training, where a chip has them
 TRAINED = ("bf16", "fp16", "fp8", "mxfp8", "nvfp4")

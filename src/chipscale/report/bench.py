@@ -84,9 +84,9 @@ def _section(trial: Trial) -> list[RenderableType]:
     return [table(trial)]
 
 
-def _table(title: str, *columns: str) -> Table:
+def _table(title: str, *columns: str, first: int = 30) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim", pad_edge=False)
-    table.add_column(Text(title, style="bold"), no_wrap=True, min_width=30)
+    table.add_column(Text(title, style="bold"), no_wrap=True, min_width=first)
     for column in columns:
         table.add_column(column, justify="right", no_wrap=True)
     return table
@@ -117,17 +117,16 @@ def _share(found: Measure | None, bound: float | None) -> str:
 
 def _products(trial: Trial) -> Table:
     named = any(m.bound_source.startswith("claimed") for m in trial.measures)
-    table = _table(
-        TITLES["matmul"], "achievable", "95 %", "n", "held for 2 s", "of the claim" if named else "", "fastest shape m x n x k", "shapes tried"
-    )
+    heads = ("achievable", "95 %", "n", "held for 2 s", *(("of the claim",) if named else ()), "fastest m x n x k", "tried")
+    table = _table(TITLES["matmul"], *heads, first=18)
     by_case = {m.case: m for m in trial.measures}
     for case, best in by_case.items():
         precision, _, what = case.partition(" ")
         if what == "achievable":
             held = by_case.get(f"{precision} sustained")
             shape = " x ".join(f"{best.settings[a]:,}" for a in ("m", "n", "k"))
-            claim = _share(best, best.bound) if named else ""
-            table.add_row(f"  {precision}", _value(best), _spread(best), _n(best), _value(held), claim, shape, str(best.settings["shapes_tried"]))
+            claim = [_share(best, best.bound)] if named else []
+            table.add_row(f"  {precision}", _value(best), _spread(best), _n(best), _value(held), *claim, shape, str(best.settings["shapes_tried"]))
     return table
 
 

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 from chipscale.report.bars import TICKS, scale_of
 from chipscale.report.words import cause, pair, ratio, span
 from chipscale.units import show
-from chipscale.verdict.nouns import Verdict
+from chipscale.verdict.nouns import JobVerdict, Verdict
 
 if TYPE_CHECKING:
     import altair as alt
 
-    Drawing = alt.LayerChart | alt.FacetChart
+    Drawing = alt.LayerChart | alt.FacetChart | alt.VConcatChart
 
 WIDE, NARROW = 820, 340
 A, B, INK, QUIET, GRID = "var(--a)", "var(--b)", "currentColor", "var(--quiet)", "var(--grid)"
@@ -27,7 +27,7 @@ OTHER = "other"
 COLOURS: Mapping[str, str] = {
     "gemm": "#2b66b1", "experts": "#4f8fd6", "attention": "#86b4e8", "head": "#a9c6ea", "elementwise": "#3a9b8c", "recompute": "#79bfb1",
     "optimizer": "#8a6bbd", "offload": "#a98fd0", "tp": "#d9822b", "ep": "#eba559", "cp": "#f0c48b", "pp": "#b9551c", "fsdp": "#b98a3e", "dp": "#dcbb58",
-    "bubble": "#979da8", "imbalance": "#bfc4cc", "host": "#6b7280", "fixed": "#565b64", OTHER: "#7d838d",
+    "links": "#eba559", "stages": "#b9551c", "prompts": "#8a6bbd", "bubble": "#979da8", "imbalance": "#bfc4cc", "host": "#6b7280", "fixed": "#565b64", OTHER: "#7d838d",
 }  # fmt: skip
 FURTHER = ("#2b66b1", "#3a9b8c", "#d9822b", "#8a6bbd", "#86b4e8", "#dcbb58", "#b9551c", "#979da8")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3])
@@ -228,3 +228,46 @@ def parts_chart(v: Verdict, width: int) -> Drawing:
     facet = alt.Facet("job:N", sort=[j.job.title for j in v.jobs], header=header)
     drawn: Drawing = bars.facet(facet=facet, columns=1, spacing=14).resolve_scale(y="independent")
     return drawn
+
+
+def pareto_chart(v: Verdict, width: int) -> Drawing:
+    """Draw what each serving job's deployments give a user and a chip, where no other gives more of both; a rule marks the pace that the job owes its users."""
+    import altair as alt
+
+    drawn: Drawing = alt.vconcat(*(_pareto_panel(j, pair(v.a, v.b), width) for j in v.jobs if j.a.front and j.b.front), spacing=22)
+    return drawn
+
+
+def _pareto_panel(j: JobVerdict, names: tuple[str, str], width: int) -> Any:
+    """Draw the fronts of one job."""
+    import altair as alt
+
+    rows = [{"who": name, "colour": colour, "user": user, "chip": chip}
+            for name, colour, s in zip(names, (A, B), (j.a, j.b), strict=True) for user, chip in s.front]  # fmt: skip
+    users, chips = [u for s in (j.a, j.b) for u, _ in s.front], [c for s in (j.a, j.b) for _, c in s.front]
+    x, y = (
+        axis(
+            f"{field}:Q",
+            scale=alt.Scale(type="log", domain=_decade(values), nice=False),
+            axis=alt.Axis(title=f"tokens/s of a {field}", format="~s", values=_ticks(values)),
+        )
+        for axis, field, values in ((alt.X, "user", users), (alt.Y, "chip", chips))
+    )
+    base, owed = alt.Chart(_values(rows)), alt.Chart(_values([{"owed": 1.0 / j.job.tpot, "label": "owed to a user"}]))
+    colour_ = alt.Color("colour:N", scale=None, legend=None)
+    return alt.layer(
+        owed.mark_rule(color=INK, strokeDash=[3, 3], strokeWidth=1).encode(x=alt.X("owed:Q")),
+        owed.mark_text(align="left", dx=4, y=8, fontSize=11).encode(x="owed:Q", text="label:N"),
+        base.mark_line(strokeWidth=2.2, interpolate="monotone").encode(x=x, y=y, color=colour_, detail="who:N", order="user:Q"),
+        base.mark_point(filled=True, size=34, opacity=1).encode(x=x, y=y, color=colour_),
+    ).properties(width=width - 110, height=210, title=alt.Title(j.job.title, anchor="start", fontSize=13, fontWeight="normal", color=INK))
+
+
+def _decade(values: Sequence[float]) -> list[float]:
+    return [0.8 * min(values), 1.25 * max(values)]
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten in the range of values."""
+    low, high = _decade(values)
+    return [m * 10.0**e for e in range(-2, 7) for m in (1.0, 2.0, 5.0) if low <= m * 10.0**e <= high]

@@ -9,7 +9,7 @@ from html import escape
 
 from chipscale.evidence import Belief, Fact
 from chipscale.facts.chip import Chip
-from chipscale.report.charts import NARROW, WIDE, Roofline, colour_of, parts_chart, ratio_chart, roofline_chart, shown_causes, svg
+from chipscale.report.charts import NARROW, WIDE, Roofline, colour_of, pareto_chart, parts_chart, ratio_chart, roofline_chart, shown_causes, svg
 from chipscale.report.style import STYLE
 from chipscale.report.terminal import parts_lines, per_what, side_rows
 from chipscale.report.words import call, cause, count, counts, evidence, pair, percent, plural, ratio, short, span, told
@@ -26,7 +26,7 @@ def page(verdict: Verdict, facts_a: Known, facts_b: Known, rooflines: Sequence[R
     """Write the page of a verdict; `version` and `date` are printed as given."""
     v = verdict
     body = [
-        _top(v, date), _compare(v), _time(v), _rooflines(v, rooflines), _hypotheses(v), _settle(v), _wrong(v),
+        _top(v, date), _compare(v), _time(v), _pareto(v), _rooflines(v, rooflines), _hypotheses(v), _settle(v), _wrong(v),
         _facts(v, facts_a, facts_b), _foot(v, version, date),
     ]  # fmt: skip
     return (
@@ -150,7 +150,7 @@ def _time(v: Verdict) -> str:
     drawn = figure(svg(parts_chart(v, WIDE), "parts-wide"), svg(parts_chart(v, NARROW), "parts-small"), alt)
     plans = "".join(f"<details><summary>{escape(j.job.title)}: plans, memory and causes</summary>{_sides(j, a, b)}</details>" for j in v.jobs)
     return (
-        "<section><h2>Where the time goes</h2><p>A step of training, a batch of prompts or a token, at the likeliest hypothesis and the "
+        "<section><h2>Where the time goes</h2><p>A step of training, of decoding, or a batch of prompts, at the likeliest hypothesis and the "
         f'best plan that fits.</p><ul class="legend">{legend}</ul>{drawn}{plans}</section>'
     )
 
@@ -165,6 +165,26 @@ def _sides(j: JobVerdict, a: str, b: str) -> str:
         text = " × ".join(f"{name} {ratio(factor)}" for name, factor in j.contributions)
         found += f'<p class="note">Where the ratio comes from: {escape(text)}</p>'
     return found
+
+
+def _pareto(v: Verdict) -> str:
+    served = [j for j in v.jobs if j.a.front and j.b.front]
+    if not served:
+        return ""
+    names = pair(v.a, v.b)
+    legend = "".join(f'<li><i style="background:var(--{c})"></i>{escape(n)}</li>' for n, c in zip(names, "ab", strict=True))
+    said = "; ".join(
+        f"{j.job.title}, {n}: {count(s.front[0][1])} tokens/s a chip at {count(s.front[0][0])} of a user, {count(s.front[-1][1])} at {count(s.front[-1][0])}"
+        for j in served for n, s in zip(names, (j.a, j.b), strict=True)
+    )  # fmt: skip
+    drawn = figure(
+        svg(pareto_chart(v, WIDE), "pareto-wide"), svg(pareto_chart(v, NARROW), "pareto-small"), f"Tokens per chip against tokens per user: {said}"
+    )
+    words = (
+        "Each point is a deployment under a load; no other gives both a user and a chip more. The dashed rule is the pace that the job owes its users. "
+        "One pool of replicas, at the likeliest hypothesis."
+    )
+    return f'<section><h2>Fast for a user, or much for a chip</h2><p>{escape(words)}</p><ul class="legend">{legend}</ul>{drawn}</section>'
 
 
 def _rooflines(v: Verdict, rooflines: Sequence[Roofline]) -> str:

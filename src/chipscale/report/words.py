@@ -146,6 +146,7 @@ CAUSES: Mapping[str, str] = {
     "recompute": "recompute", "optimizer": "optimizer", "offload": "copies to the host", "tp": "tensor-parallel traffic", "ep": "expert traffic", "cp": "context traffic",
     "pp": "pipeline traffic", "fsdp": "sharding traffic", "dp": "gradient traffic", "bubble": "pipeline bubble", "imbalance": "imbalance",
     "host": "host", "fixed": "fixed costs",
+    "links": "collectives", "stages": "between stages", "prompts": "prompts of others",
 }  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from chipscale.runs.deadline import fewest, round_counts
 from chipscale.runs.nouns import Answer, Terms, check_tokens
 from chipscale.space import spreads
 from chipscale.verdict.nouns import Side
-from chipscale.verdict.weighing import candidate
+from chipscale.verdict.world import candidate
 
 #: tensor parallelism that some plan of a feasible count may use at most
 WIDEST = 64

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
 from chipscale.catalog import Catalog
+from chipscale.serving import requests
 from chipscale.serving.calibration import PRIOR, Calibration
-from chipscale.serving.fit import problem, read_prior
 from chipscale.serving.fit import fit as settle
+from chipscale.serving.fit import problem, read_prior
 from chipscale.serving.predict import Costs, stack
 from chipscale.serving.rows import Point, load
+from chipscale.serving.timed import SHIPPED as RECORDED
+from chipscale.serving.timed import misses, shared_constants
 from chipscale.serving.validate import QUANTITIES, SHIPPED, believed, cell, shipped, spread_of, strangers
 
 #: cases of the intervals: whether the cell was fitted, what was left out, and whether the load protocol is hidden
@@ -25,7 +29,7 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
     theta = settle(found)
     cells = frozenset(cell(p) for p in points)
     known = Calibration(coefficients=dict(zip(found.design.names, theta.tolist(), strict=True)), quantiles={}, cells=cells, prior=prior,
-                        models=frozenset(p.model.id for p in points), chips=frozenset(p.chip.id for p in points))  # fmt: skip
+                        models=frozenset(p.model.id for p in points), chips=frozenset(p.chip.id for p in points), own={})  # fmt: skip
     where = next(f / SHIPPED for f in reversed(catalog.folders) if (f / SHIPPED).is_file())
     split = [p for p in load(where, catalog) if isinstance(p, Point) and p.clean and p.prefill is not None]
     quantiles: dict[str, tuple[float, float]] = {}
@@ -42,7 +46,27 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
                 name = f"{'hidden-' if hide else ''}{case}.{quantity}"
                 _spreads(quantiles, name, rows, misses)
                 medians[name] = float(np.nanmedian(np.abs(np.expm1(-misses))))
-    return {"serving.toml": _toml(known, quantiles, medians, len(points), date)}
+    own = _recorded(catalog, known, quantiles, medians)
+    return {"serving.toml": _toml(replace(known, own=own), quantiles, medians, len(points), date)}
+
+
+def _recorded(
+    catalog: Catalog, known: Calibration, quantiles: dict[str, tuple[float, float]], medians: dict[str, float]
+) -> dict[str, dict[str, float]]:
+    """Fit the deviations of each recorded service; its misses with them tell how far requests scatter, those without how far a stranger's do."""
+    own: dict[str, dict[str, float]] = {}
+    found = {"own": [], "request": []}  # type: dict[str, list[tuple[np.ndarray, np.ndarray]]]
+    for recorded in requests.load(next(f / RECORDED for f in reversed(catalog.folders) if (f / RECORDED).is_file()), catalog):
+        shared = shared_constants(recorded, known)
+        mine = own[recorded.labels["cell"]] = requests.own_deviations(recorded, shared, catalog)
+        found["own"].append(misses(recorded, requests.moved(shared, mine), catalog))
+        found["request"].append(misses(recorded, shared, catalog))
+    for case, both in found.items():
+        for q, quantity in enumerate(QUANTITIES):
+            all_of = np.concatenate([m[q] for m in both])
+            quantiles[f"{case}.{quantity}."] = spread_of(all_of, np.repeat(np.arange(len(both)), [len(m[q]) for m in both]).astype(str).tolist())
+            medians[f"{case}.{quantity}"] = float(np.median(np.abs(np.expm1(-all_of))))
+    return own
 
 
 def _spreads(into: dict[str, tuple[float, float]], name: str, rows: list[Point], misses: np.ndarray) -> None:
@@ -59,5 +83,7 @@ def _toml(c: Calibration, quantiles: dict[str, tuple[float, float]], medians: di
              "cells = [", *(f'  "{n}",' for n in sorted(c.cells)), "]", "", "[quantiles]"]  # fmt: skip
     lines += [f'"{n}" = [{low:.4f}, {high:.4f}]' for n, (low, high) in quantiles.items()]
     lines += ["", "# medians of |predicted / measured - 1|", "[scores]", *(f'"{n}" = {v:.4f}' for n, v in medians.items())]
+    for name, mine in sorted(c.own.items()):
+        lines += ["", f'[own."{name}"]', *(f"{n} = {v:.5f}" for n, v in mine.items())]
     lines += ["", "[coefficients]", *(f'"{n}" = {v:.5f}' for n, v in c.coefficients.items())]
     return "\n".join(lines) + "\n"

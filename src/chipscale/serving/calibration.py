@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -33,7 +33,8 @@ class Spread:
 class Calibration:
     """Fitted coefficients by name, and quantiles of log(measured / predicted) by case, quantity and engine ("cell.ttft.vllm").
 
-    `cells` (model, chip and engine), `models` and `chips` are those that entered the fit.
+    `cells` (model, chip and engine), `models` and `chips` are those that entered the fit. `own` are deviations of single constants by cell, from timings of single
+    requests.
     """
 
     coefficients: Mapping[str, float]
@@ -42,6 +43,7 @@ class Calibration:
     models: frozenset[str]
     chips: frozenset[str]
     prior: Prior
+    own: Mapping[str, Mapping[str, float]]
 
     def quantile(self, case: str, quantity: str, engine: str) -> tuple[float, float]:
         """Return the 10 % and 90 % quantiles of a case: the engine's own, else those of all engines."""
@@ -77,13 +79,21 @@ def read(catalog: Catalog) -> Calibration:
         models=frozenset(c.split("|")[0] for c in cells),
         chips=frozenset(c.split("|")[1] for c in cells),
         prior=read_prior(catalog.text(PRIOR)),
+        own={c: {n: float(v) for n, v in mine.items()} for c, mine in t.get("own", {}).items()},
     )
 
 
-def constants(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, deployment: Deployment) -> Constants:  # noqa: ARG001  (no constant is a chip's own)
-    """Return the constants of an engine that serves a model on a chip, as floats; kernels alone tell chips apart."""
-    found = read(catalog).constants([members(engine.id, "", model.id, deployment, "")])
+def one(found: Constants) -> Constants:
+    """Return the constants of a single row as floats."""
     return Constants(**{n: float(np.ravel(getattr(found, n))[0]) for n in Constants.__dataclass_fields__})
+
+
+def constants(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, deployment: Deployment, version: str = "") -> Constants:
+    """Return the constants of an engine that serves a model on a chip, as floats; where single requests of that service were timed, with its own deviations."""
+    known = read(catalog)
+    found = one(known.constants([members(engine.id, version, model.id, deployment, "")]))
+    own = known.own.get(cell_of(model.id, chip.id, engine.id), {})
+    return replace(found, **{n: getattr(found, n) * math.exp(v) for n, v in own.items()})
 
 
 def interval(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, split: bool) -> Spread:

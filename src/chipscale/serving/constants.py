@@ -64,7 +64,8 @@ def paced(parts: Parts, k: Constants) -> Pace:
         return np.maximum(alone - _wide(k.start * kernels), LEAST * alone)
 
     def times(low: Num, high: Num) -> np.ndarray:
-        return np.exp(_wide(np.log(low)) * few + _wide(np.log(high)) * share)
+        mixed: np.ndarray = np.exp(_wide(np.log(low)) * few + _wide(np.log(high)) * share)
+        return mixed
 
     flow = (
         ahead(parts.products, parts.product_calls) * times(k.products_few, k.products_many)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 from chipscale.cost.kernels.gemm import Gemm
 from chipscale.evidence import EvidenceError
@@ -72,6 +75,28 @@ class Deployment:
     def chips(self) -> int:
         """The chips of a replica."""
         return self.tp * self.dp * self.pp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Deployments:
+    """Many deployments of one replica in the same formats: degrees as columns, arrays of shape (rows, 1)."""
+
+    tp: np.ndarray
+    dp: np.ndarray
+    moe_tp: np.ndarray
+    moe_ep: np.ndarray
+    dense: Format
+    experts: Format
+    kv: float
+
+
+def table(rows: Sequence[Deployment]) -> Deployments:
+    """Write deployments in the same formats one below the other."""
+    first = rows[0]
+    if any((d.dense, d.experts, d.kv) != (first.dense, first.experts, first.kv) for d in rows):
+        raise EvidenceError("deployments of one table share their number formats; make a table for each")
+    columns = {name: np.array([[float(getattr(d, name))] for d in rows]) for name in ("tp", "dp", "moe_tp", "moe_ep")}
+    return Deployments(dense=first.dense, experts=first.experts, kv=first.kv, **columns)
 
 
 def runnable(format: Format, chip: Chip) -> Format:

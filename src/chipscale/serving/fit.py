@@ -56,7 +56,13 @@ def read_prior(text: str) -> Prior:
 
 def members(engine: str, version: str, model: str, on: Deployment, harness: str) -> Mapping[str, str]:
     """Return whom a service belongs to on each level."""
-    return {"engine": engine, "version": f"{engine} {version}", "model": model, "format": f"{engine} {on.dense.id} {on.experts.id}", "harness": f"{engine} {harness}"}
+    return {
+        "engine": engine,
+        "version": f"{engine} {version}",
+        "model": model,
+        "format": f"{engine} {on.dense.id} {on.experts.id}",
+        "harness": f"{engine} {harness}",
+    }
 
 
 def members_of(point: Point) -> Mapping[str, str]:

@@ -135,14 +135,14 @@ def distribution(values: np.ndarray, weights: np.ndarray | None = None) -> Distr
     Holds when sections are long enough to be nearly independent.
     Source: law-2015, section 9.5.3 (batch means; here about the estimate over all values, which serves percentiles too).
     """
-    from scipy.stats import t
+    from scipy.special import stdtrit
 
     weights = np.ones(len(values)) if weights is None else weights
     sections = [i for i in np.array_split(np.arange(len(values)), SECTIONS) if len(i)]
     whole, parts = _figures(values, weights), np.array([_figures(values[i], weights[i]) for i in sections])
     k = len(sections)
     half = (
-        float(t.ppf(0.5 + LEVEL / 2.0, k - 1)) * np.sqrt(np.sum((parts - whole) ** 2, axis=0) / (k * (k - 1)))
+        float(stdtrit(k - 1, 0.5 + LEVEL / 2.0)) * np.sqrt(np.sum((parts - whole) ** 2, axis=0) / (k * (k - 1)))
         if k == SECTIONS
         else np.full(5, np.inf)
     )

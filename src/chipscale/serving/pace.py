@@ -46,7 +46,7 @@ class Pace:
         Source: vllm-2023, section 4.3 (a step runs all scheduled tokens together); sarathi-2024, section 4 (chunks).
         """
         held = np.where(np.asarray(running) > 0, self.settled(running) + self.reached(running) * context, 0.0)
-        asked = prompt + running * (1.0 + drafts)
+        asked: Num = prompt + running * (1.0 + drafts)
         chunk, pair, step, sequence = (_rows(x, asked) for x in (self.chunk, self.pair, self.step, self.sequence))
         prompted = np.where(np.asarray(prompt) > 0, chunk + pair * pairs, 0.0)
         return self.flowing(asked) + prompted + held + step + sequence * (running + chunks)
@@ -68,13 +68,15 @@ def _linear(at: Num, knots: np.ndarray, values: np.ndarray) -> Num:
     """Interpolate between knots, flat below the first, along the last slope beyond the last."""
     if values.ndim == 1:
         slope = (values[-1] - values[-2]) / (knots[-1] - knots[-2])
-        return np.interp(at, knots, values) + np.maximum(np.asarray(at) - knots[-1], 0.0) * slope
+        inside: Num = np.interp(at, knots, values) + np.maximum(np.asarray(at) - knots[-1], 0.0) * slope
+        return inside
     where = np.asarray(at, dtype=float)
     left = np.clip(np.searchsorted(knots, where, side="right") - 1, 0, len(knots) - 2)
     weight = np.maximum((where - knots[left]) / (knots[left + 1] - knots[left]), 0.0)
     rows = np.arange(len(values)).reshape((-1,) + (1,) * (where.ndim - 1))
     below = values[rows, left]
-    return below + weight * (values[rows, left + 1] - below)
+    found: Num = below + weight * (values[rows, left + 1] - below)
+    return found
 
 
 def _rows(value: Num, like: Num) -> Num:

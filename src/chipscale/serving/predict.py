@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from chipscale.serving.constants import Constants, paced
 from chipscale.serving.deployment import Deployment
 from chipscale.serving.pace import Pace
 from chipscale.serving.parts import Bench, Parts, parts
-from chipscale.serving.room import room
+from chipscale.serving.room import room, token_bytes
 from chipscale.serving.rows import Point
 from chipscale.serving.rules import Rules
 from chipscale.serving.service import Pool, Service, Transfer
@@ -42,10 +43,10 @@ class Stack:
     high: np.ndarray
 
 
-def rules_of(point: Point, tokens: float) -> Rules:
-    """Return the scheduling rule of a point whose caches hold `tokens` tokens."""
+def rules_of(point: Point, on: Deployment, tokens: float) -> Rules:
+    """Return the scheduling rule of a replica whose caches hold `tokens` tokens; each attention group has a budget of its own."""
     e = point.engine
-    return Rules(tokens=e.tokens, sequences=e.sequences, chunked=e.chunked, shared=e.shared, block=e.block, reserve=e.reserve,
+    return Rules(tokens=e.tokens * on.dp, sequences=e.sequences * on.dp, chunked=e.chunked, shared=e.shared, block=e.block, reserve=e.reserve,
                  blocks=max(tokens / e.block, np.ceil((point.input + point.output) / e.block)))  # fmt: skip
 
 
@@ -77,6 +78,18 @@ class Costs:
             self._parts[key] = parts(self._benches[where], point.model, on, input, input + output / 2.0)
         return self._parts[key]
 
+    def moving(self, point: Point) -> Transfer:
+        """Return the transfer of a cache between pools over the chips' outermost network: each rank sends its part.
+
+        t = v_token / B a token.
+
+        Holds when ranks send side by side and share the network with nobody.
+        Source: distserve-2024, section 3.3.
+        """
+        outer = self._catalog.cluster_for(point.chip).tiers[-1]
+        rate = outer.bandwidth.value / outer.oversubscription
+        return Transfer(token=token_bytes(point.model, point.on, point.input) / rate, fixed=outer.latency)
+
 
 def mean_lengths(point: Point, protocol: Protocol) -> tuple[float, float]:
     """Return the mean tokens of prompts and answers under a protocol."""
@@ -86,7 +99,8 @@ def mean_lengths(point: Point, protocol: Protocol) -> tuple[float, float]:
 
 def stacked(found: Sequence[Parts]) -> Parts:
     """Write parts one below the other: rows ahead of their knots."""
-    return Parts(**{f.name: np.array([getattr(p, f.name) for p in found], dtype=float) for f in fields(Parts)})
+    columns: dict[str, Any] = {f.name: np.array([getattr(p, f.name) for p in found], dtype=float) for f in fields(Parts)}
+    return Parts(**columns)
 
 
 def stack(points: Sequence[Point], protocols: Sequence[Protocol], costs: Costs) -> list[Stack]:
@@ -99,12 +113,20 @@ def stack(points: Sequence[Point], protocols: Sequence[Protocol], costs: Costs) 
     for rows in groups.values():
         lengths = [mean_lengths(points[i], protocols[i]) for i in rows]
         held = np.array([tokens_held(points[i], points[i].on, *n) for i, n in zip(rows, lengths, strict=True)])
-        first = rules_of(points[rows[0]], held[0])
+        first = rules_of(points[rows[0]], points[rows[0]].on, held[0])
         least = np.array([np.ceil((points[i].input + points[i].output) / first.block) for i in rows])
         users = np.array([points[i].users for i in rows])
+        groups_of = np.array([points[i].on.dp for i in rows])
+        engine = points[rows[0]].engine
+        columns: dict[str, Any] = {
+            "blocks": np.maximum(held / first.block, least),
+            "tokens": engine.tokens * groups_of,
+            "sequences": engine.sequences * groups_of,
+        }
+        shared = replace(first, **columns)
         out.append(
             Stack(rows=np.array(rows), parts=stacked([costs.of(points[i], points[i].on, *n) for i, n in zip(rows, lengths, strict=True)]),
-                  rules=replace(first, blocks=np.maximum(held / first.block, least)), users=users, input=np.array([points[i].input for i in rows]),
+                  rules=shared, users=users, input=np.array([points[i].input for i in rows]),
                   output=np.array([points[i].output for i in rows]), requests=users * np.array([protocols[i].requests_a_user for i in rows]),
                   low=np.array([protocols[i].low for i in rows]), high=np.array([protocols[i].high for i in rows]))
         )  # fmt: skip
@@ -118,7 +140,7 @@ def at(k: Constants, rows: np.ndarray) -> Constants:
 
 def alone(pace: Pace, rules: Rules, prompt: Num) -> Num:
     """Return the seconds that the chip spends on one prompt, in steps of the budget of tokens."""
-    step = np.minimum(prompt, float(rules.tokens))
+    step = np.minimum(prompt, rules.tokens)
     none = np.zeros(np.shape(prompt))
     return (pace.seconds(step, step * prompt / 2.0, none, none) - pace.seconds(none, none, none, none)) * prompt / step
 
@@ -131,7 +153,15 @@ def predicted(stacks: Sequence[Stack], k: Constants, count: int) -> tuple[np.nda
         pace = paced(s.parts, mine)
         served = steady(pace, s.rules, users=s.users, requests=s.requests, input=s.input, output=s.output, low=s.low, high=s.high)
         middle = (s.low + s.high) / 2.0
-        view = seen(served, mine, users=s.users, requests=s.requests, input=s.input * middle, output=s.output * middle, prompt=alone(pace, s.rules, s.input * middle))
+        view = seen(
+            served,
+            mine,
+            users=s.users,
+            requests=s.requests,
+            input=s.input * middle,
+            output=s.output * middle,
+            prompt=alone(pace, s.rules, s.input * middle),
+        )
         ttft[s.rows], tpot[s.rows] = view.ttft, view.tpot
     return ttft, tpot
 
@@ -140,24 +170,11 @@ def predicted_apart(point: Point, protocol: Protocol, k: Constants, costs: Costs
     """Return seconds to the first token and between tokens of a point whose prompts have a pool of their own."""
     assert point.prefill is not None
     i, o = mean_lengths(point, protocol)
-    pools = [Pool(pace=paced(costs.of(point, on, i, o), k), rules=rules_of(point, tokens_held(point, on, i, o)), replicas=n, chips=float(on.chips))
+    pools = [Pool(pace=paced(costs.of(point, on, i, o), k), rules=rules_of(point, on, tokens_held(point, on, i, o)), replicas=n, chips=float(on.chips))
              for on, n in ((point.on, point.workers), (point.prefill, point.readers))]  # fmt: skip
-    service = Service(pool=pools[0], prefill=pools[1], transfer=moving(point))
+    service = Service(pool=pools[0], prefill=pools[1], transfer=costs.moving(point))
     n = np.array([point.users * protocol.requests_a_user])
     served = apart(service, users=np.array([point.users]), requests=n, input=point.input, output=point.output, low=protocol.low, high=protocol.high)
     prompt = alone(pools[1].pace, pools[1].rules, i)
     view = seen(served, k, users=point.users, requests=n, input=i, output=o, prompt=prompt / point.readers)
     return float(np.ravel(view.ttft)[0]), float(np.ravel(view.tpot)[0])
-
-
-def moving(point: Point) -> Transfer:
-    """Return the transfer of a cache between pools over the chip's outer network: each rank sends its part.
-
-    t = v_token / B a token.
-
-    Holds when ranks send side by side and the network is not shared.
-    Source: distserve-2024, section 3.3.
-    """
-    from chipscale.serving.room import token_bytes
-
-    return Transfer(token=token_bytes(point.model, point.on, point.input) / 25e9, fixed=5e-3)

@@ -11,7 +11,7 @@ from pathlib import Path
 from chipscale import csvfile
 from chipscale.catalog import Catalog
 from chipscale.csvfile import Row, name_of, text
-from chipscale.evidence import EvidenceError
+from chipscale.evidence import Belief, EvidenceError
 from chipscale.facts.chip import Chip
 from chipscale.facts.engine import Engine
 from chipscale.facts.model import Model
@@ -80,7 +80,16 @@ def load(path: Path, catalog: Catalog) -> list[Point | Unread]:
             found.append(understand(row, key, catalog))
         except Unusable as problem:
             labels, clean = _labels(row), not text(row, "doubt")
-            found.append(Unread(key=key, labels=labels, clean=clean, ttft=_milli(row, "measured_ttft_ms"), tpot=_milli(row, "measured_tpot_ms"), reason=str(problem)))
+            found.append(
+                Unread(
+                    key=key,
+                    labels=labels,
+                    clean=clean,
+                    ttft=_milli(row, "measured_ttft_ms"),
+                    tpot=_milli(row, "measured_tpot_ms"),
+                    reason=str(problem),
+                )
+            )
         except EvidenceError as problem:
             raise problem if str(problem).startswith(str(path)) else EvidenceError(f"{path}, {problem}") from problem
     return found
@@ -94,7 +103,7 @@ def understand(row: Row, key: str, catalog: Catalog) -> Point:
     """Turn one row into a point."""
     try:
         engine = engine_named(catalog, text(row, "backend"))
-        chip = catalog.chip(text(row, "chip"))
+        chip = one_chip(catalog, text(row, "chip"))
         model = model_named(catalog, text(row, "model_path"))
     except EvidenceError as problem:
         raise Unusable(str(problem)) from problem
@@ -126,6 +135,14 @@ def understand(row: Row, key: str, catalog: Catalog) -> Point:
     )
 
 
+def one_chip(catalog: Catalog, stated: str) -> Chip:
+    """Return a chip that is no belief over hypotheses."""
+    chip = catalog.chip(stated)
+    if isinstance(chip, Belief):
+        raise EvidenceError(f"{stated} is a belief over hypotheses; name a chip")
+    return chip
+
+
 def engine_named(catalog: Catalog, stated: str) -> Engine:
     """Return the engine whose word a stated name holds."""
     found = [e for e in map(catalog.engine, catalog.engines()) if any(m in stated.lower() for m in e.matches)]
@@ -135,17 +152,21 @@ def engine_named(catalog: Catalog, stated: str) -> Engine:
 
 
 def model_named(catalog: Catalog, stated: str) -> Model:
-    """Return the model that a checkpoint's name names: endings that say how it is stored or tuned are dropped one by one."""
-    name = stated
-    while True:
-        short = name.rpartition("/")[2]
-        for candidate in (name, short, f"Meta-{short}"):
-            if catalog.knows_model(candidate):
-                return catalog.model(candidate)
-        cut = ENDINGS.sub("", name)
-        if cut == name:
-            return catalog.model(stated)
-        name = cut
+    """Return the model that a checkpoint's name names: endings that say how it is stored or tuned count on neither side."""
+    bare = {_bare(id): id for id in sorted(catalog.files("models", ".json"), reverse=True)}
+    name = _bare(stated)
+    for candidate in (name, f"meta-{name}"):
+        if candidate in bare:
+            return catalog.model(stated if catalog.knows_model(stated) else bare[candidate])
+    return catalog.model(stated)
+
+
+def _bare(name: str) -> str:
+    """Return a checkpoint's name without organisation and endings, in lower case."""
+    short = name.rpartition("/")[2]
+    while (cut := ENDINGS.sub("", short)) != short:
+        short = cut
+    return short.lower()
 
 
 def version_of(row: Row) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from chipscale.catalog import Catalog
 from chipscale.evidence import EvidenceError
 from chipscale.facts.protocol import Protocol
 from chipscale.scores import ScoredRow, Validation, assembled
-from chipscale.serving.calibration import Calibration, cell_of, read
+from chipscale.serving.calibration import Calibration, cell_of, one, read
 from chipscale.serving.fit import Problem, fit, members, problem, without
 from chipscale.serving.predict import Costs, predicted, predicted_apart, stack
 from chipscale.serving.rows import Point, Unread, load
@@ -60,19 +60,20 @@ def fitted(points: Sequence[Point], calibration: Calibration, costs: Costs) -> t
     """Set up the fit of points and settle it, from the shipped coefficients on."""
     protocols = [p.protocol for p in points if p.protocol]
     found = problem(points, stack(points, protocols, costs), calibration.prior)
-    start = np.array([calibration.coefficients.get(n, 0.0 if "." in n else middle) for n, middle in zip(found.design.names, found.design.centre, strict=True)])
+    start = np.array(
+        [calibration.coefficients.get(n, 0.0 if "." in n else middle) for n, middle in zip(found.design.names, found.design.centre, strict=True)]
+    )
     return found, fit(found, start)
 
 
 def logs(points: Sequence[Point], coefficients: Calibration, protocols: Sequence[Protocol], costs: Costs) -> np.ndarray:
     """Return the logs of predicted TTFT and TPOT under these protocols, shape (2, points)."""
     k = coefficients.constants([members(p.engine.id, p.version, p.model.id, p.on, q.id) for p, q in zip(points, protocols, strict=True)])
-    found = np.log(np.array(predicted(stack(points, protocols, costs), k, len(points))))
+    found: np.ndarray = np.log(np.array(predicted(stack(points, protocols, costs), k, len(points))))
     for i, (p, q) in enumerate(zip(points, protocols, strict=True)):
         if p.prefill is not None:
-            mine = coefficients.constants([members(p.engine.id, p.version, p.model.id, p.on, q.id)])
-            one = type(mine)(**{n: float(np.ravel(getattr(mine, n))[0]) for n in type(mine).__dataclass_fields__})
-            found[:, i] = np.log(predicted_apart(p, q, one, costs))
+            mine = one(coefficients.constants([members(p.engine.id, p.version, p.model.id, p.on, q.id)]))
+            found[:, i] = np.log(predicted_apart(p, q, mine, costs))
     return found
 
 
@@ -92,8 +93,7 @@ def believed(points: Sequence[Point], coefficients: Calibration, catalog: Catalo
 
 def with_coefficients(calibration: Calibration, names: Sequence[str], theta: np.ndarray) -> Calibration:
     """Return a calibration with other coefficients."""
-    return Calibration(coefficients=dict(zip(names, theta.tolist(), strict=True)), quantiles=calibration.quantiles, cells=calibration.cells, models=calibration.models,
-                       chips=calibration.chips, prior=calibration.prior)  # fmt: skip
+    return replace(calibration, coefficients=dict(zip(names, theta.tolist(), strict=True)))
 
 
 def strangers(points: Sequence[Point], left: str, calibration: Calibration, catalog: Catalog, costs: Costs, *, hide: bool) -> np.ndarray:
@@ -132,7 +132,10 @@ def serving(path: Path | None, *, leave_out: str | None, hide_protocol: bool, ca
     elif calibrate_points:
         calibration, shown = after_points(points, calibrate_points, calibration, costs, seed)
         rows, points = [r for r in rows if r.key not in shown], [p for p in points if p.key not in shown]
-        found, title = believed(points, calibration, catalog, costs, hide=hide_protocol), f"serving, {calibrate_points} points of each cell shown first"
+        found, title = (
+            believed(points, calibration, catalog, costs, hide=hide_protocol),
+            f"serving, {calibrate_points} points of each cell shown first",
+        )
     else:
         found, title = believed(points, calibration, catalog, costs, hide=hide_protocol), "serving, fitted"
     where_is = {p.key: i for i, p in enumerate(points)}
@@ -140,7 +143,9 @@ def serving(path: Path | None, *, leave_out: str | None, hide_protocol: bool, ca
     title += ", load protocol hidden" if hide_protocol else ""
     both = []
     for q, quantity in enumerate(QUANTITIES):
-        scored = [_row(r, quantity, *(found[q, where_is[r.key]], *bounds[q, :, where_is[r.key]]) if r.key in where_is else (math.nan,) * 3) for r in rows]
+        scored = [
+            _row(r, quantity, *(found[q, where_is[r.key]], *bounds[q, :, where_is[r.key]]) if r.key in where_is else (math.nan,) * 3) for r in rows
+        ]
         both.append(assembled(f"{title}: {quantity.upper()}", [s for s in scored if math.isfinite(s.measured_s)], GROUPS, NOTES))
     return Served(title=title, ttft=both[0], tpot=both[1])
 
@@ -169,7 +174,11 @@ def ends(points: Sequence[Point], found: np.ndarray, calibration: Calibration, l
             case = cases[i] if not leave_out or cases[i] == "split" else "stranger" if leave_out == "model-and-chip" else "cell"
             low, high = calibration.quantile(("hidden-" if hide else "") + case, quantity, p.engine.id)
             if leave_out:
-                peers = [j for j, o in enumerate(points) if o.clean and cell(o) != cell(p) and o.engine.id == p.engine.id and (o.prefill is None) == (p.prefill is None)]
+                peers = [
+                    j
+                    for j, o in enumerate(points)
+                    if o.clean and cell(o) != cell(p) and o.engine.id == p.engine.id and (o.prefill is None) == (p.prefill is None)
+                ]
                 peers = [j for j in peers if math.isfinite(misses[j])]
                 if len({cell(points[j]) for j in peers}) >= 3 and len(peers) >= 30:
                     low, high = spread_of(misses[peers], [cell(points[j]) for j in peers])

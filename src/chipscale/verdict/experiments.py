@@ -11,22 +11,16 @@ import numpy as np
 
 from chipscale.bench.suite import parsed as suite
 from chipscale.catalog import Catalog
-from chipscale.evidence import EvidenceError
+from chipscale.evidence import EvidenceError, Fact
+from chipscale.facts.chip import Chip
+from chipscale.facts.cluster import Cluster
 from chipscale.verdict.draws import QUANTITIES
-from chipscale.verdict.weighing import Candidate, Run, World, matched, opened, run, title
+from chipscale.verdict.weighing import arena_of, matched, opened, title
 from chipscale.verdict.words import settle_test
+from chipscale.verdict.world import Candidate, World
 from chipscale.verify.usual import read
 
 FILE = "verify/tests.toml"
-#: field of the hardware that a test observes
-FIELDS = {
-    "peak": "peak16",
-    "memory_bandwidth": "memory_bandwidth",
-    "memory_bytes": "memory_bytes",
-    "power": "power",
-    "inner": "inner_bandwidth",
-    "outer": "outer_bandwidth",
-}
 SLICES = 16
 #: shuffles that tell what slices of noise would seem to narrow
 SHUFFLES = 8
@@ -80,26 +74,33 @@ def kinds(catalog: Catalog) -> Mapping[str, Kind]:
     return found
 
 
+def facts_of(chip: Chip, cluster: Cluster) -> Mapping[str, Fact]:
+    """Return the facts that verdicts draw, by their column."""
+    peak = next(p for p in ("peak_bf16", "peak_fp16") if chip.has(p))
+    own = {"peak": peak, **{q: q for q in ("memory_bandwidth", "memory_bytes", "power")}}
+    links = {"inner": cluster.tiers[0].bandwidth, "outer": cluster.tiers[-1].bandwidth}
+    return {**{name: chip.fact(q) for name, q in own.items() if chip.has(q)}, **links}
+
+
 def observations(
-    world: World, c: Candidate, runs: Sequence[Run], jobs: Sequence[str], known: Mapping[str, Kind]
+    world: World, c: Candidate, seconds: Sequence[np.ndarray], jobs: Sequence[str], known: Mapping[str, Kind]
 ) -> Iterator[tuple[str, str, np.ndarray]]:
-    """Yield every test of one chip as its column, its kind and what it would show in each draw.
+    """Yield every test of one chip as its column, its kind and what it would show in each draw; `seconds` are those of each job.
 
     y = ln x + s e: x is the fact in the hypothesis drawn, s the spread of the test, e a standard normal of its own.
     """
-    which = runs[0].which
-    index = np.arange(len(which))
+    draws, held = world.draws, c.belief.hypotheses
+    which = np.searchsorted(np.cumsum([h.weight for h in held])[:-1], draws.columns[f"belief:{c.key}"], side="right")
+    each = [facts_of(h.value, cluster) for h, cluster in zip(held, c.clusters, strict=True)]
     for q in QUANTITIES:
-        values = np.stack([np.broadcast_to(np.asarray(getattr(hw, FIELDS[q]), dtype=np.float64), which.shape) for hw in runs[0].hardware])[
-            which, index
-        ]
-        if np.all(np.isfinite(values)) and np.all(values > 0):
-            yield f"{c.key}:{q}", q, np.log(values) + known[q].spread * world.draws.normal(f"test:{c.key}:{q}")
+        if all(q in facts for facts in each):
+            values = np.stack([draws.of(facts[q], f"{c.key}:{q}") for facts in each])[which, np.arange(len(which))]
+            yield f"{c.key}:{q}", q, np.log(values) + known[q].spread * draws.normal(f"test:{c.key}:{q}")
     if not c.certain:
         yield f"belief:{c.key}", "belief", which.astype(np.float64)
-    for job, r in zip(jobs, runs, strict=True):
-        if np.all(np.isfinite(r.seconds)):
-            yield f"error:{c.key}:{job}", "error", np.log(r.seconds) + known["error"].spread * world.draws.normal(f"test:{c.key}:{job}")
+    for job, t in zip(jobs, seconds, strict=True):
+        if np.all(np.isfinite(t)):
+            yield f"error:{c.key}:{job}", "error", np.log(t) + known["error"].spread * draws.normal(f"test:{c.key}:{job}")
 
 
 def width(values: np.ndarray) -> float:
@@ -145,19 +146,21 @@ def plan(catalog: Catalog, a: str, b: str, jobs: Sequence[str] = (), *, match: s
     known = kinds(catalog)
     o = opened(catalog, a, b, jobs, match=match, seed=seed, draws=draws, assume=assume, tests=True)
     names = [j.id for j in o.jobs]
-    ra = [run(o.world, o.a, j) for j in o.jobs]
-    rb = ra if o.a == o.b else [run(o.world, o.b, j) for j in o.jobs]
+    ra = [arena_of(j).run(o.world, o.a, j) for j in o.jobs]
+    rb = ra if o.a == o.b else [arena_of(j).run(o.world, o.b, j) for j in o.jobs]
     ratios = [np.log(np.maximum(matched(o.a, o.b, x, y, match).judged, 1e-9)) for x, y in zip(ra, rb, strict=True)]
     found = []
     sides = [(o.a, ra)] if o.a == o.b else [(o.a, ra), (o.b, rb)]
     for c, runs in sides:
-        for column, kind, seen in observations(o.world, c, runs, names, known):
+        for column, kind, seen in observations(o.world, c, [r.seconds for r in runs], names, known):
             by = tuple((name, narrowed(ratio, seen, seed)) for name, ratio in zip(names, ratios, strict=True))
             mean = float(np.mean([share for _, share in by]))
             if mean > LEAST:
                 label = settle_test(column) + (f": {column.rpartition(':')[2]}" if kind == "error" else "")
                 minutes = known[kind].minutes
-                found.append(Experiment(key=column, title=label, narrows=mean, minutes=minutes, per_minute=mean / minutes if minutes else None, by_job=by))
+                found.append(
+                    Experiment(key=column, title=label, narrows=mean, minutes=minutes, per_minute=mean / minutes if minutes else None, by_job=by)
+                )
     tests = tuple(sorted(found, key=lambda t: -t.narrows))
     timed = [t for t in tests if t.per_minute is not None]
     best = max(timed, key=lambda t: t.per_minute or 0.0, default=None)

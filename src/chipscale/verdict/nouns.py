@@ -30,9 +30,10 @@ class Loss:
 class Side:
     """One chip on one job, at its most likely hypothesis and best plan.
 
-    `seconds` is per step (training), per full batch of prompts (prefill) or per token (decode);
+    `seconds` is per step (training), per full batch of prompts (prefill), per token (decode) or per mean decode step (serve);
     `rate` is tokens per second and chip. `parts` are seconds by cause and sum to the median step; `held` are bytes by kind,
     `chips` how many there are where that is not the job's own, `loss` is what a plan that is not the best loses.
+    `front` of a serving job: tokens a second of a user and of a chip, where no other deployment gives more of both.
     """
 
     chip: str
@@ -50,6 +51,7 @@ class Side:
     held: tuple[tuple[str, float], ...] = ()
     chips: int = 0
     loss: Loss | None = None
+    front: tuple[tuple[float, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
