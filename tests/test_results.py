@@ -15,6 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.records import REAL, h100, measure, record
 from typer.testing import CliRunner
 
 from chipscale.bench.files import parsed, read, sealed, text
@@ -28,7 +29,6 @@ from chipscale.report.results import diff_screen, entries_screen
 from chipscale.results.compare import Difference, compare, holm, mann_whitney, shift
 from chipscale.results.store import NO_DUCKDB, Entry, opened
 from chipscale.verify import verify
-from tests.records import REAL, h100, measure, record
 
 needs_duckdb = pytest.mark.skipif(find_spec("duckdb") is None, reason="DuckDB is not installed (pip install 'chipscale[store]')")
 CATALOG = load()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
+from tests.records import REAL, ascend, h100, measure, record
 from typer.testing import CliRunner
 
 from chipscale.bench.files import read, seal, text
@@ -24,8 +25,8 @@ from chipscale.evidence import Belief, EvidenceError, Kind
 from chipscale.facts.chip import Chip
 from chipscale.report.verify import plan_screen, verify_screen
 from chipscale.verdict import weigh
-from chipscale.verdict.experiments import narrowed, observations, plan
 from chipscale.verdict.experiments import kinds as kinds_of
+from chipscale.verdict.experiments import narrowed, observations, plan
 from chipscale.verdict.weighing import arena_of, matched, opened
 from chipscale.verify import informed, verify
 from chipscale.verify.belief import posterior, sharpened
@@ -33,7 +34,6 @@ from chipscale.verify.judging import judge
 from chipscale.verify.nouns import Judged, Measurement, Verification
 from chipscale.verify.usual import read as shares_of
 from chipscale.verify.usual import tail
-from tests.records import REAL, ascend, h100, measure, record
 
 CATALOG = load()
 SHARES = shares_of(CATALOG)
