@@ -1,4 +1,4 @@
-"""Simulated requests a second, and how far the closed form is from the simulation.
+"""Simulated requests a second, how far the closed form is from the simulation, and the seconds of a search of deployments.
 
 python -m benchmarks.serving
 """
@@ -15,11 +15,18 @@ import numpy as np
 
 from benchmarks.serving_cases import misses, misses_apart
 from benchmarks.stepwise import serve
+from chipscale.catalog import load
+from chipscale.facts.chip import Chip
+from chipscale.serving.choose import USERS, best, grid
 from chipscale.serving.load import Closed, Lengths, Load, requests
+from chipscale.serving.metrics import Objective
 from chipscale.serving.pace import Pace
+from chipscale.serving.parts import Bench
+from chipscale.serving.plans import Question, fleet, usual_formats
 from chipscale.serving.rules import Rules, Speculation
 from chipscale.serving.server import simulate
 from chipscale.serving.service import Pool, Service
+from chipscale.serving.split import split
 from chipscale.serving.steady import steady
 
 #: the size of DeepSeek-R1 on 32 H100: 8-bit weights and latent cache, ranks share the batch; rounded, for the benchmark alone
@@ -70,6 +77,35 @@ def closed_forms() -> int:
     return round(len(users) / statistics.median(seconds))
 
 
+def search(chips: int = 64, sampled: int = 24) -> dict[str, float]:
+    """Search DeepSeek-R1 on 64 H200 within 5 s and 50 ms, as tables, and beside it a sample of the deployments one after the other, a load at a time; medians of seconds of wall time."""
+    catalog, limits = load(), Objective(ttft=5.0, tpot=0.05)
+    model, chip = catalog.model("deepseek-ai/DeepSeek-R1"), catalog.chip("h200")
+    assert isinstance(chip, Chip)
+
+    def ask() -> Question:
+        return Question(bench=Bench(catalog=catalog, chip=chip, engine=catalog.engine("vllm")), model=model, chips=chips, formats=usual_formats(model, chip),
+                        lengths=Lengths(input=4096, output=1024, low=0.8, high=1.2))  # fmt: skip
+
+    taken: dict[str, list[float]] = {"one_pool": [], "two_pools": [], "one_at_a_time": []}
+    for _ in range(3):
+        start = time.perf_counter()
+        question = ask()
+        found = fleet(question)
+        best(question, grid(question, found), limits)
+        taken["one_pool"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        split(question, found, limits)
+        taken["two_pools"].append(time.perf_counter() - start)
+        start = time.perf_counter()
+        for d in found.deployments[:: max(len(found) // sampled, 1)][:sampled]:
+            one = fleet(question, [d])
+            for users in USERS:
+                grid(question, one, np.array([users]))
+        taken["one_at_a_time"].append((time.perf_counter() - start) * len(found) / sampled)
+    return {"deployments": len(found), "loads": len(USERS), **{name: round(statistics.median(t), 2) for name, t in taken.items()}}
+
+
 def main() -> None:
     machine = {"processor": platform.processor() or platform.machine(), "python": platform.python_version(), "numpy": np.__version__}
     plenty = Service(pool=Pool(pace=PACE, rules=PLENTY))
@@ -82,6 +118,7 @@ def main() -> None:
             "four replicas": rate(Service(pool=Pool(pace=PACE, rules=PLENTY, replicas=4)), float("inf"), 3),
         },
         "closed_form_against_simulation_percent": accuracy(misses), "two_pools": accuracy(misses_apart), "closed_forms_a_second": closed_forms(),
+        "search_seconds": search(),
     }  # fmt: skip
     print(json.dumps(found, indent=2))
 

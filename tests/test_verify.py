@@ -266,12 +266,7 @@ def test_the_first_test_of_a_plan_really_narrows_more_than_the_last(planned) -> 
     ra, rb = ([arena_of(j).run(o.world, c, j) for j in o.jobs] for c in (o.a, o.b))
     ratios = [np.log(matched(o.a, o.b, x, y, "chips").judged) for x, y in zip(ra, rb, strict=True)]
     sides = ((o.a, [r.seconds for r in ra]), (o.b, [r.seconds for r in rb]))
-    seen = {
-        c: (y, known[k].spread)
-        for side, runs in ((o.a, ra), (o.b, rb))
-        for c, k, y in observations(o.world, side, runs, JOBS, known)
-        if k != "belief"
-    }
+    seen = {c: (y, known[k].spread) for side, seconds in sides for c, k, y in observations(o.world, side, seconds, JOBS, known) if k != "belief"}
     listed = [t.key for t in planned.tests if t.key in seen]
 
     def played(column: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -30,7 +30,7 @@ from chipscale.border import (
     named,
     read_toml,
 )
-from chipscale.evidence import SPREAD, Belief, EvidenceError, Fact, Hypothesis, Kind, Source
+from chipscale.evidence import Belief, EvidenceError, Fact, Hypothesis, Source, chosen_first, widened
 from chipscale.facts.architecture import ARCHITECTURE_QUANTITIES, Architecture
 from chipscale.facts.chip import PRECISIONS, QUANTITIES, Chip
 from chipscale.facts.cluster import Cluster, Tier
@@ -58,7 +58,6 @@ PLAUSIBLE = {
     "mm2": (0.1, 1e6),
     "1": (1e-3, 1e9),
 }
-RANK = {kind: i for i, kind in enumerate(Kind)}
 UNITS = {**ARCHITECTURE_QUANTITIES, **QUANTITIES, **SITE_QUANTITIES, **{f"measured_{p}_matmul": "FLOP/s" for p in PRECISIONS}}
 ALIASES = re.compile(r'^aliases = \[((?:\s*"[^"\\]*"\s*,?)*)\s*\]\s*$', re.MULTILINE)
 
@@ -400,27 +399,6 @@ class Catalog:
             if (folder / name).is_file():
                 return (folder / name).read_text(encoding="utf-8")
         raise EvidenceError(f"data file {name} is missing; install chipscale again")
-
-
-def chosen_first(facts: Iterable[tuple[bool, Fact]]) -> tuple[Fact, ...]:
-    """Order facts: chosen by hand, then by class, then newest; the first one's range spans the credible others."""
-    facts = list(facts)
-    order = sorted((f for _, f in facts), key=lambda f: f.source.date, reverse=True)
-    by_hand = [f for chosen, f in facts if chosen]
-    order.sort(key=lambda f: (bool(f.rejected), f not in by_hand, RANK[f.source.kind]))
-    return (widened(order[0], order[1:]), *order[1:])
-
-
-def widened(fact: Fact, others: Iterable[Fact]) -> Fact:
-    """Return a fact whose range spans the credible others and at least the spread of its class; counts are exact.
-
-    A spread that somebody stated is kept as it is.
-    """
-    spread = 1.0 if fact.unit == "1" else math.exp(SPREAD[fact.source.kind])
-    stated = fact.low < fact.value or fact.high > fact.value
-    low, high = (fact.low, fact.high) if stated else (fact.value / spread, fact.value * spread)
-    credible = [o.value for o in others if not o.rejected]
-    return replace(fact, low=min([low, *credible]), high=max([high, *credible]))
 
 
 @cache

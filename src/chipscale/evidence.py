@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Generic, Literal, TypeVar
 
@@ -114,3 +115,28 @@ class Belief(Generic[T]):
                 return Belief(hypotheses=(Hypothesis(key=h.key, title=h.title, weight=1.0, reason="assumed by the user", value=h.value),))
         known = ", ".join(h.key for h in self.hypotheses)
         raise EvidenceError(f"no hypothesis {key!r}; choose one of: {known}")
+
+
+#: how a kind ranks, most trusted first
+RANK = {kind: i for i, kind in enumerate(Kind)}
+
+
+def chosen_first(facts: Iterable[tuple[bool, Fact]]) -> tuple[Fact, ...]:
+    """Order facts: chosen by hand, then by class, then newest; the first one's range spans the credible others."""
+    facts = list(facts)
+    order = sorted((f for _, f in facts), key=lambda f: f.source.date, reverse=True)
+    by_hand = [f for chosen, f in facts if chosen]
+    order.sort(key=lambda f: (bool(f.rejected), f not in by_hand, RANK[f.source.kind]))
+    return (widened(order[0], order[1:]), *order[1:])
+
+
+def widened(fact: Fact, others: Iterable[Fact]) -> Fact:
+    """Return a fact whose range spans the credible others and at least the spread of its class; counts are exact.
+
+    A spread that somebody stated is kept as it is.
+    """
+    spread = 1.0 if fact.unit == "1" else math.exp(SPREAD[fact.source.kind])
+    stated = fact.low < fact.value or fact.high > fact.value
+    low, high = (fact.low, fact.high) if stated else (fact.value / spread, fact.value * spread)
+    credible = [o.value for o in others if not o.rejected]
+    return replace(fact, low=min([low, *credible]), high=max([high, *credible]))

@@ -21,12 +21,12 @@ from chipscale.serving.capacity import capacity
 from chipscale.serving.causes import causes
 from chipscale.serving.choose import Grid, Offer, at_rate, at_users, best, front, front_of, grid, offer, with_users, within
 from chipscale.serving.confirm import Confirmed, confirmed
-from chipscale.serving.deployment import Deployment, Format
+from chipscale.serving.deployment import FORMATS, Deployment, Format
 from chipscale.serving.load import Lengths, Open, Trace
 from chipscale.serving.metrics import Distribution, Objective
 from chipscale.serving.parts import Bench
 from chipscale.serving.plans import Fleet, Question, fleet, parse, title, usual_formats
-from chipscale.serving.rows import formats_of
+from chipscale.serving.rows import CALLED, formats_of
 from chipscale.serving.rules import Speculation
 from chipscale.serving.split import again, split
 from chipscale.serving.trace import read_trace
@@ -35,8 +35,12 @@ from chipscale.verdict.world import candidate
 
 #: deployments shown beside the best, and points of the front
 OTHERS, FRONT = 6, 12
+#: share of the tokens of a deployment at which one of fewer stages takes its place
+NEARLY = 0.98
 #: seconds a token beyond which no point of the front is shown: slower than anybody reads
 SLOWEST = 0.25
+#: seconds to the first token beyond which a point of the front is left out where no limit is stated
+PATIENCE = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +112,9 @@ def question(catalog: Catalog, model: Model, chip: Chip, chips: int, wish: Wish,
 
 def formats(model: Model, chip: Chip, named: Sequence[str]) -> tuple[tuple[Format, Format], ...]:
     """Return the formats named, as the chip runs the model's dense layers and experts in them, or the usual ones."""
+    for name in named:
+        if name not in CALLED:
+            raise EvidenceError(f"--precision {name}: it is one of {', '.join(n for n in FORMATS if n in CALLED)}")
     with inside("--precision"):
         return tuple(dict.fromkeys(formats_of(n, n, n, model, chip) for n in named)) or usual_formats(model, chip)
 
@@ -123,13 +130,33 @@ def answer(case: Case) -> Serving:
     offers = sorted(
         [*_offers(case, found, whole, limits), *two], key=lambda o: -o.tokens if case.arrival is None else o.ttft + o.tpot * q.lengths.mean_output
     )
+    offers = _simplest(offers)
     if not offers:
         raise EvidenceError(_best_that_can(case, found, whole, limits, paired))
     top = confirmed(
         q, offers, limits, case.arrival, wish.statistic, wish.seed, _lowering(q, found) if case.arrival is None and wish.concurrency is None else None
     )
-    points = [p for p in front([*front_of(q, whole, limits.ttft), *points]) if p.tpot <= SLOWEST]
+    points = [p for p in front([*front_of(q, whole, min(limits.ttft, PATIENCE)), *points]) if p.tpot <= SLOWEST]
     return described(case, top, offers, points)
+
+
+def _simplest(offers: Sequence[Offer]) -> list[Offer]:
+    """Keep, of offers that differ in pipeline stages alone, the one of the fewest stages that is nearly the first of them; order stays."""
+    kept: dict[object, Offer] = {}
+    for o in offers:
+        first = kept.setdefault(_kind(o), o)
+        if _stages(o) < _stages(first) and o.tokens >= NEARLY * first.tokens:
+            kept[_kind(o)] = o
+    return list(kept.values())
+
+
+def _kind(o: Offer) -> tuple[Deployment | None, Deployment]:
+    """Return what an offer is but for its stages."""
+    return o.prefill and replace(o.prefill, pp=1), replace(o.decode, pp=1)
+
+
+def _stages(o: Offer) -> int:
+    return o.decode.pp * (o.prefill.pp if o.prefill else 1)
 
 
 def _offers(case: Case, found: Fleet, whole: Grid, limits: Objective) -> list[Offer]:
@@ -237,16 +264,8 @@ def _seconds(o: Offer, output: float) -> float:
 
 
 def _others(top: Offer, offers: Sequence[Offer], output: float) -> tuple[Choice, ...]:
-    """List further deployments, those that differ in stages alone once; the best of each way of serving and each format among them."""
-
-    def kind(o: Offer) -> tuple[Deployment | None, Deployment]:
-        return o.prefill and replace(o.prefill, pp=1), replace(o.decode, pp=1)
-
-    once: dict[object, Offer] = {}
-    for o in offers:
-        if kind(o) != kind(top):
-            once.setdefault(kind(o), o)
-    ways = [[o for o in once.values() if (o.prefill is None) == one] for one in (True, False)]
+    """List further deployments, the best of each way of serving and each format among them."""
+    ways = [[o for o in offers if _kind(o) != _kind(top) and (o.prefill is None) == one] for one in (True, False)]
     first = {o.decode.dense.id: o for o in reversed(ways[0])}
     chosen = {id(o): o for o in [*first.values(), *ways[0][: OTHERS // 2], *ways[1][: OTHERS // 2]]}
     return tuple(choice(o, top, output) for o in sorted(chosen.values(), key=lambda o: _seconds(o, output) if output else -o.tokens))

@@ -27,7 +27,7 @@ OTHER = "other"
 COLOURS: Mapping[str, str] = {
     "gemm": "#2b66b1", "experts": "#4f8fd6", "attention": "#86b4e8", "head": "#a9c6ea", "elementwise": "#3a9b8c", "recompute": "#79bfb1",
     "optimizer": "#8a6bbd", "offload": "#a98fd0", "tp": "#d9822b", "ep": "#eba559", "cp": "#f0c48b", "pp": "#b9551c", "fsdp": "#b98a3e", "dp": "#dcbb58",
-    "links": "#eba559", "stages": "#b9551c", "prompts": "#8a6bbd", "bubble": "#979da8", "imbalance": "#bfc4cc", "host": "#6b7280", "fixed": "#565b64", OTHER: "#7d838d",
+    "links": "#c86b4f", "stages": "#b9551c", "prompts": "#8a6bbd", "bubble": "#979da8", "imbalance": "#bfc4cc", "host": "#6b7280", "fixed": "#565b64", OTHER: "#7d838d",
 }  # fmt: skip
 FURTHER = ("#2b66b1", "#3a9b8c", "#d9822b", "#8a6bbd", "#86b4e8", "#dcbb58", "#b9551c", "#979da8")
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [1, 3])

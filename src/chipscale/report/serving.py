@@ -12,7 +12,7 @@ from rich.text import Text
 
 from chipscale.provision.nouns import Choice, Felt, Serving
 from chipscale.report.terminal import CERTAIN, LABEL
-from chipscale.report.words import cause, count, counts, pair, percent, plural, ratio, short, span
+from chipscale.report.words import NONE, cause, count, counts, pair, percent, plural, ratio, short, span
 from chipscale.units import show
 from chipscale.verdict.nouns import Interval, Verdict
 
@@ -108,7 +108,7 @@ def rows(s: Serving) -> Iterator[tuple[str, str]]:
 def deployed(c: Choice) -> str:
     """Say a deployment in words."""
     copies = f"{c.replicas:g} replica{'s' if c.replicas != 1 else ''}"
-    return f"{c.reads} reads on {c.reading} chips; {c.plan} decodes, {copies}" if c.reads else f"{c.plan}, {copies}"
+    return f"{c.reads} reads on {c.reading} chip{'s' if c.reading != 1 else ''}; {c.plan} decodes, {copies}" if c.reads else f"{c.plan}, {copies}"
 
 
 def _felt(f: Felt) -> str:
@@ -196,6 +196,11 @@ def _if(answers: Sequence[Serving]) -> Table:
     for a in answers:
         name = ", ".join(x for x in (a.hypothesis if a.hypothesis != CERTAIN else "", a.assumed) if x) or short(a.chip_id)
         table.add_row(
-            Text(name), percent(a.weight), _span(a.chip), show(a.ttft.mean.median, "s"), show(a.tpot.mean.median, "s"), Text(written(a.best))
+            Text(name),
+            percent(a.weight) if a.hypothesis != CERTAIN else NONE,
+            _span(a.chip),
+            show(a.ttft.mean.median, "s"),
+            show(a.tpot.mean.median, "s"),
+            Text(written(a.best)),
         )
     return table

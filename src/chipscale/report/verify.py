@@ -17,6 +17,8 @@ from chipscale.verify.nouns import Judged, Subject, Update, Verification
 
 STYLES: Mapping[str, str] = {"holds": "bold green", "plausible": "yellow", "contradicted": "bold red", "not testable here": "dim"}
 NAMES: Mapping[str, str] = {"memory_bandwidth": "memory bandwidth", "memory_bytes": "memory", "scaleup_bandwidth": "links, one way", "cores": "cores"}
+#: facts that moved by less and rest on the same are not listed
+MOVED = 0.01
 #: hypotheses below this probability are listed without their claims
 SHOWN = 0.02
 LEGEND = "usual: what other chips reach of their claims; holds: a tenth or more of chips that keep their claims would reach no more; contradicted: less than one in a hundred; docs/verify.md"
@@ -114,8 +116,8 @@ def _row(j: Judged) -> tuple[str | Text, ...]:
 
 def _claimed(j: Judged) -> str:
     """Write a claim for one device, with its range where that is wide."""
-    f, one = j.claim, show(j.claimed, j.claim.unit)
-    return one if f.high <= 1.15 * f.low else f"{one} ({show(f.low / j.devices, f.unit)} – {show(f.high / j.devices, f.unit)})"
+    f, n = j.claim, j.devices
+    return _fact(j.claimed, f.low / n, f.high / n, f.unit) if f.high > 1.15 * f.low else show(j.claimed, f.unit)
 
 
 def _results(v: Verification) -> RenderableType:
@@ -163,7 +165,7 @@ def _update(u: Update) -> list[RenderableType]:
     if u.facts:
         likeliest = max(u.weights, key=lambda w: w[3])[0] if u.weights else ""
         facts = _table(f"fact, {short(u.chip)}{f' as {likeliest}' if likeliest else ''}", "before", "by", "after", "by")
-        for name, was, now in u.facts:
+        for name, was, now in (f for f in u.facts if f[1].source.kind != f[2].source.kind or abs(f[2].value / f[1].value - 1) > MOVED):
             facts.add_row(f"  {quantity(name)}", _fact(was.value, was.low, was.high, was.unit), str(was.source.kind), _fact(now.value, now.low, now.high, now.unit),
                           str(now.source.kind))  # fmt: skip
         parts += [facts, Text()]
@@ -171,7 +173,17 @@ def _update(u: Update) -> list[RenderableType]:
 
 
 def _fact(value: float, low: float, high: float, unit: str) -> str:
-    return show(value, unit) if high <= low else f"{show(value, unit)} ({show(low, unit)} – {show(high, unit)})"
+    """Write a value with its range, the unit once where it is the same.
+
+    >>> _fact(4e12, 3.2e12, 4.2e12, "B/s"), _fact(144e9, 144e9, 144e9, "B")
+    ('4 TB/s (3.2 – 4.2)', '144 GB')
+    """
+    if high <= low:
+        return show(value, unit)
+    texts = [show(v, unit).partition(" ") for v in (value, low, high)]
+    same = len({t[2] for t in texts}) == 1
+    span = " – ".join(t[0] if same else "".join(t) for t in texts[1:])
+    return f"{show(value, unit)} ({span})"
 
 
 def plan_screen(p: Plan) -> RenderableType:

@@ -44,7 +44,7 @@ def calibrate(catalog: Catalog, date: str) -> dict[str, str]:
             for q, quantity in enumerate(QUANTITIES):
                 misses = np.log([getattr(p, quantity) for p in rows]) - logs[q]
                 name = f"{'hidden-' if hide else ''}{case}.{quantity}"
-                _spreads(quantiles, name, rows, misses)
+                _spreads(quantiles, name, rows, misses, wider=case != "known")
                 medians[name] = float(np.nanmedian(np.abs(np.expm1(-misses))))
     own = _recorded(catalog, known, quantiles, medians)
     return {"serving.toml": _toml(replace(known, own=own), quantiles, medians, len(points), date)}
@@ -64,18 +64,18 @@ def _recorded(
     for case, both in found.items():
         for q, quantity in enumerate(QUANTITIES):
             all_of = np.concatenate([m[q] for m in both])
-            quantiles[f"{case}.{quantity}."] = spread_of(all_of, np.repeat(np.arange(len(both)), [len(m[q]) for m in both]).astype(str).tolist())
+            quantiles[f"{case}.{quantity}."] = spread_of(all_of, np.repeat(np.arange(len(both)), [len(m[q]) for m in both]).astype(str).tolist(), wider=False)
             medians[f"{case}.{quantity}"] = float(np.median(np.abs(np.expm1(-all_of))))
     return own
 
 
-def _spreads(into: dict[str, tuple[float, float]], name: str, rows: list[Point], misses: np.ndarray) -> None:
+def _spreads(into: dict[str, tuple[float, float]], name: str, rows: list[Point], misses: np.ndarray, *, wider: bool) -> None:
     """Write the quantiles of all engines, and of each that has 30 rows."""
     fine = [i for i in range(len(rows)) if math.isfinite(misses[i])]
     for engine in ("", *sorted({p.engine.id for p in rows})):
         mine = [i for i in fine if engine in ("", rows[i].engine.id)]
         if not engine or len(mine) >= 30:
-            into[f"{name}.{engine}"] = spread_of(misses[mine], [cell(rows[i]) for i in mine])
+            into[f"{name}.{engine}"] = spread_of(misses[mine], [cell(rows[i]) for i in mine], wider=wider)
 
 
 def _toml(c: Calibration, quantiles: dict[str, tuple[float, float]], medians: dict[str, float], rows: int, date: str) -> str:

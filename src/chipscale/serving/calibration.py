@@ -50,12 +50,12 @@ class Calibration:
         return self.quantiles.get(f"{case}.{quantity}.{engine}", self.quantiles[f"{case}.{quantity}."])
 
     def case(self, model: str, chip: str, engine: str, *, split: bool) -> str:
-        """Say how well a service is known: its cell was fitted, its model or chip was, or neither; two pools never were."""
+        """Say how well a service is known: its cell was fitted, its chip was, or neither; two pools never were."""
         if split:
             return "split"
         if cell_of(model, chip, engine) in self.cells:
             return "known"
-        return "cell" if model in self.models or chip in self.chips else "stranger"
+        return "cell" if chip in self.chips else "stranger"
 
     def constants(self, groups: list[Mapping[str, str]]) -> Constants:
         """Return the constants of services of these members, arrays of shape (rows,); a member that was never fitted does not deviate."""
@@ -69,7 +69,14 @@ def cell_of(model: str, chip: str, engine: str) -> str:
 
 
 def read(catalog: Catalog) -> Calibration:
-    """Read data/calibration/serving.toml."""
+    """Return data/calibration/serving.toml, read once for each catalogue."""
+    if ("calibration", FILE) not in catalog.memo:
+        catalog.memo["calibration", FILE] = _read(catalog)
+    found: Calibration = catalog.memo["calibration", FILE]
+    return found
+
+
+def _read(catalog: Catalog) -> Calibration:
     t = tomllib.loads(catalog.text(FILE))
     cells = frozenset(t["cells"])
     return Calibration(
@@ -90,10 +97,14 @@ def one(found: Constants) -> Constants:
 
 def constants(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, deployment: Deployment, version: str = "") -> Constants:
     """Return the constants of an engine that serves a model on a chip, as floats; where single requests of that service were timed, with its own deviations."""
-    known = read(catalog)
-    found = one(known.constants([members(engine.id, version, model.id, deployment, "")]))
-    own = known.own.get(cell_of(model.id, chip.id, engine.id), {})
-    return replace(found, **{n: getattr(found, n) * math.exp(v) for n, v in own.items()})
+    key = "serving constants", repr((engine.id, chip.id, model.id, deployment.dense.id, deployment.experts.id, version))
+    if key not in catalog.memo:
+        known = read(catalog)
+        found = one(known.constants([members(engine.id, version, model.id, deployment, "")]))
+        own = known.own.get(cell_of(model.id, chip.id, engine.id), {})
+        catalog.memo[key] = replace(found, **{n: getattr(found, n) * math.exp(v) for n, v in own.items()})
+    settled: Constants = catalog.memo[key]
+    return settled
 
 
 def interval(catalog: Catalog, *, engine: Engine, chip: Chip, model: Model, split: bool) -> Spread:

@@ -104,10 +104,12 @@ def alone(question: Question, found: Fleet) -> np.ndarray:
 
 
 def best(question: Question, given: Grid, limits: Objective, count: int = 8) -> list[Offer]:
-    """Return the deployments that deliver most within the limits, each at its best number of users, best first; none where no point meets them."""
+    """Return the deployments that deliver most within the limits, each at its best number of users, best first, `count` of them and the best of each format; none where no point meets them."""
     meets = within(given, limits)
     most = np.where(meets, given.tokens, -1.0)
-    order = [int(i) for i in np.argsort(-most.max(axis=1), kind="stable")[: 2 * count] if most[i].max() > 0.0]
+    ranked = [int(i) for i in np.argsort(-most.max(axis=1), kind="stable") if most[i].max() > 0.0]
+    formats = {given.fleet.deployments[i].dense.id: i for i in reversed(ranked)}
+    order = list(dict.fromkeys([*ranked[: 2 * count], *formats.values()]))
     if not order:
         return []
     at = most[order].argmax(axis=1)
@@ -116,7 +118,8 @@ def best(question: Question, given: Grid, limits: Objective, count: int = 8) -> 
     close = grid(question, given.fleet.take(order), finer)
     held = np.where(within(close, limits), close.tokens, -1.0)
     offers = [offer(question, close, i, int(held[i].argmax()), stops=stops(given, order[i], int(at[i]), limits, question)) for i in range(len(order))]
-    return sorted(offers, key=lambda o: -o.tokens)[:count]
+    found = sorted(offers, key=lambda o: -o.tokens)
+    return [*found[:count], *(o for o in found[count:] if o.decode.dense.id not in {p.decode.dense.id for p in found[:count]})]
 
 
 def within(given: Grid, limits: Objective) -> np.ndarray:

@@ -126,7 +126,9 @@ def parts(bench: Bench, model: Model, on: Deployment | Deployments, length: floa
         if isinstance(block.feed, Experts):
             experts = experts + block.repeat * _experts(bench, block.feed, float(model.d_model), on)
     ends = Shard(length=seen, tokens=np.ceil(RUNNING / on.dp), tp=1.0 * on.tp, train=False, decode=True)
-    head = sum((w.calls * _product(bench, w, on.dense) for w in head_works(model, ends) if w.form == "gemm"), np.zeros_like(RUNNING / on.dp))
+    head = np.zeros_like(RUNNING / on.dp)
+    for work in head_works(model, ends):
+        head = head + (work.calls * _product(bench, work, on.dense) if work.form == "gemm" else 0.0)
     settle, reach = _token_attention(bench, model, on, seen)
     pair, chunk = _prompt_attention(bench, model, on, length)
     return Parts(products=products, experts=experts, vector=vector, links=links, head=np.asarray(head), settle=settle, reach=reach, pair=pair, chunk=chunk,

@@ -20,7 +20,7 @@ from chipscale.serving.deployment import FORMATS, Deployment, Format, runnable, 
 from chipscale.serving.load import Lengths
 from chipscale.serving.pace import Pace
 from chipscale.serving.parts import RUNNING, TOKENS, Bench, parts
-from chipscale.serving.room import GIVEN, Room, room, weight_bytes
+from chipscale.serving.room import GIVEN, Room, room, routed, weight_bytes
 from chipscale.serving.rows import cache_width, formats_of
 from chipscale.serving.rules import Rules, Speculation
 
@@ -262,8 +262,8 @@ def _rows_of(pace: Pace, rows: Sequence[int]) -> Pace:
 def pace_of(found: Fleet, row: int) -> Pace:
     """Return the pace of one row alone."""
     p = found.pace
-    numbers = {n: float(np.asarray(getattr(p, n))[row]) for n in ("chunk", "pair", "step", "sequence")}
-    return replace(p, flow=p.flow[row], settle=p.settle[row], reach=p.reach[row], **numbers)
+    chunk, pair, step, sequence = (float(np.asarray(x)[row]) for x in (p.chunk, p.pair, p.step, p.sequence))
+    return replace(p, flow=p.flow[row], settle=p.settle[row], reach=p.reach[row], chunk=chunk, pair=pair, step=step, sequence=sequence)
 
 
 def title(on: Deployment) -> str:
@@ -284,7 +284,7 @@ def title(on: Deployment) -> str:
 
 
 def parse(text: str, question: Question) -> list[Deployment]:
-    """Read "tp8 dp4 pp1 ep32 etp1 fp8" (a degree left out is 1, a format left out each of the question's).
+    """Read "tp8 dp4 pp1 ep32 etp1 fp8" (a degree left out is 1, experts are split by matrix where neither ep nor etp is stated, a format left out is each of the question's).
 
     Errors: a word that is no degree and no format, degrees that the model's shapes or the chips do not allow.
     """
@@ -300,6 +300,8 @@ def parse(text: str, question: Question) -> list[Deployment]:
             raise EvidenceError(
                 f"--plan {text}: {word!r} is no degree and no format; write as in --plan 'tp8 dp4 ep32 fp8' (degrees tp, dp, pp, ep, etp; formats {', '.join(FORMATS)})"
             )
+    if routed(question.model) and degrees["ep"] * degrees["etp"] == 1:
+        degrees["etp"] = degrees["tp"] * degrees["dp"]
     _allowed(text, degrees, question)
     return [Deployment(tp=degrees["tp"], dp=degrees["dp"], pp=degrees["pp"], moe_tp=degrees["etp"], moe_ep=degrees["ep"], dense=dense, experts=experts,
                        kv=cached_width(question, dense)) for dense, experts in (formats or question.formats)]  # fmt: skip

@@ -55,7 +55,8 @@ def _kept(offers: Sequence[Offer], limits: Objective) -> list[Offer]:
 
 def _users(question: Question, found: Fleet, d: int) -> np.ndarray:
     """Return the users to try: up to twice what the caches of all decode replicas hold."""
-    return USERS[max(2.0 * found.blocks[d] * question.engine.block / question.seen, 1.0) >= USERS] * found.replicas[d]
+    most = max(2.0 * found.blocks[d] * question.engine.block / question.seen, 1.0)
+    return np.asarray(USERS[most >= USERS] * found.replicas[d])
 
 
 def _pairs(question: Question, found: Fleet, limits: Objective) -> Iterator[tuple[int, int, int]]:

@@ -181,19 +181,25 @@ def ends(points: Sequence[Point], found: np.ndarray, calibration: Calibration, l
                 ]
                 peers = [j for j in peers if math.isfinite(misses[j])]
                 if len({cell(points[j]) for j in peers}) >= 3 and len(peers) >= 30:
-                    low, high = spread_of(misses[peers], [cell(points[j]) for j in peers])
+                    low, high = spread_of(misses[peers], [cell(points[j]) for j in peers], wider=True)
             out[q, :, i] = found[q, i] + low, found[q, i] + high
     return out
 
 
-def spread_of(misses: np.ndarray, cells: Sequence[str]) -> tuple[float, float]:
+def spread_of(misses: np.ndarray, cells: Sequence[str], *, wider: bool) -> tuple[float, float]:
     """Return the 10 % and 90 % quantiles of misses; a cell of n rows weighs as sqrt(n), since another cell is one more draw of a group.
 
-    Holds when at least ten rows tell.
-    Source: gelman-2013, section 5.4.
+    wider: ends move from the median by t_0.9(cells - 1) / z_0.9, since few cells tell little of how far the next one lies.
+
+    Holds when cells err independently.
+    Source: gelman-2013, section 5.4 (prediction for one more of a group).
     """
+    from scipy.stats import norm, t
+
     _, member, count = np.unique(np.asarray(cells), return_inverse=True, return_counts=True)
-    low, high = np.quantile(misses, [0.1, 0.9], weights=count[member] ** -0.5, method="inverted_cdf")
+    low, middle, high = np.quantile(misses, [0.1, 0.5, 0.9], weights=count[member] ** -0.5, method="inverted_cdf")
+    factor = float(t.ppf(0.9, max(len(count) - 1, 1)) / norm.ppf(0.9)) if wider else 1.0
+    low, high = middle + factor * (low - middle), middle + factor * (high - middle)
     return float(min(low, -0.02)), float(max(high, 0.02))
 
 

@@ -123,7 +123,7 @@ def drawn(served: Served, job: Job, chip: Chip, cluster: Cluster, key: str, draw
     ln X = ln X_0 + sum over facts of (ln X(fact alone, at its place in its range) - ln X_0), straight between three places.
 
     Holds when facts act one by one; what two of them do together is left out.
-    Source: saltelli-2008, section 2.1 (effects one at a time).
+    Source: saltelli-2008, chapter 3 (effects of one input at a time).
     """
     base = math.log(served.tokens) if served.tokens > 0 else -math.inf
     total = np.full(len(next(iter(draws.columns.values()))), base)

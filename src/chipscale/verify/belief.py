@@ -180,15 +180,10 @@ def _carried(
         q = f"peak_{p}"
         if chip.has(q) and best(records, q) is None:
             f = chip.fact(q)
-            moved = replace(
-                f,
-                value=f.value * ratio,
-                low=f.low * ratio,
-                high=f.high * ratio,
-                source=source,
-                note=f"moved by {ratio:.3f} with the measured 16-bit peak",
-            )
-            result[q] = (moved, *facts[q])
+            by = f.source if f.low <= f.value * ratio <= f.high else source
+            note = f"moved by {ratio:.3f} with the measured 16-bit peak"
+            moved = replace(f, value=f.value * ratio, low=f.low * ratio, high=f.high * ratio, source=by, note=note)
+            result[q] = (moved, *facts[q][1:])
     return result
 
 

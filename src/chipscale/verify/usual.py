@@ -109,7 +109,7 @@ def spread(logs: Sequence[float]) -> tuple[float, float]:
 
     >>> s, nu = spread([math.log(x) for x in (0.51, 0.80, 0.97)])
     >>> round(s, 2), nu
-    (0.33, 4.0)
+    (0.32, 4.0)
     """
     n = len(logs)
     mean = sum(logs) / n
