@@ -243,6 +243,19 @@ def test_a_record_of_the_believed_chip_narrows_its_verdict() -> None:
     assert weights["950-32"][1] > 0.9 > weights["950-32"][0]
 
 
+def test_measured_links_move_the_cluster_of_that_chip_alone() -> None:
+    slow = record(h100(), measure("peak_bf16", 780e12), measure("scaleup_bandwidth", 120e9))
+    heard = informed(CATALOG, SHARES, {H100: [("r", slow, 1)]}).catalog
+    chip, other = heard.chip(H100), heard.chip("nvidia-h800")
+    assert isinstance(chip, Chip)
+    assert isinstance(other, Chip)
+    before, after = CATALOG.cluster("dgx-h100").tiers, heard.cluster_for(chip).tiers
+    assert after[0].bandwidth.value < 0.5 * before[0].bandwidth.value
+    assert after[1:] == before[1:]
+    assert heard.cluster("dgx-h100").tiers == before
+    assert heard.cluster_for(other) == CATALOG.cluster_for(other)
+
+
 def test_a_fact_that_nobody_measured_elsewhere_is_only_bounded() -> None:
     claim = belief().hypotheses[0].value.fact("peak_bf16")
     assert judge(claim, 1, of("peak_bf16", 100e12), None).verdict == "plausible"

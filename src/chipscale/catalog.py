@@ -142,10 +142,11 @@ class Catalog:
             raise EvidenceError(f"unknown chip {name!r}{hint} (chipscale chips lists them; --catalog DIR adds your own)")
         return self._once("chip", id, lambda: self._chip(id))
 
-    def holding(self, chips: Mapping[str, Chip | Belief[Chip]]) -> Catalog:
-        """Return this catalogue with other knowledge of some chips, by id; what is built on those is built anew."""
+    def holding(self, chips: Mapping[str, Chip | Belief[Chip]], clusters: Mapping[str, Cluster]) -> Catalog:
+        """Return this catalogue with other knowledge of some chips, and clusters beside its own, by id; what is built on those is built anew."""
         kept = {key: value for key, value in self.memo.items() if key[0] != "chip"}
-        return Catalog(self.folders, kept | {("chip", id): chip for id, chip in chips.items()})
+        held = {("chip", id): chip for id, chip in chips.items()} | {("cluster", id): cluster for id, cluster in clusters.items()}
+        return Catalog(self.folders, kept | held)
 
     def _chip(self, id: str) -> Chip | Belief[Chip]:
         path = self.files("chips")[id]

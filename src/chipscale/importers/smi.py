@@ -37,7 +37,7 @@ def recognises(text: str) -> bool:
     return ("NVSMI LOG" in text and "Product Name" in text) or NPU.search(text) is not None or BOARD.search(text) is not None
 
 
-def read(text: str, told: Mapping[str, str]) -> Found:
+def read(text: str, told: Mapping[str, str]) -> Found:  # noqa: ARG001  (every importer takes both)
     """Read the first device and how many there are; its memory is the one thing that it measures."""
     known = _nvidia(text) if "Product Name" in text and "NVSMI LOG" in text else _ascend(text)
     measures = (plain(TEST, "capacity reported", "B", (float(known.memory_bytes),), {}, "memory_bytes"),) if known.memory_bytes else ()

@@ -10,6 +10,7 @@ from chipscale.bench.record import Record
 from chipscale.catalog import Catalog
 from chipscale.evidence import Belief, Fact, Kind, Source
 from chipscale.facts.chip import PRECISIONS, Chip
+from chipscale.facts.cluster import Cluster
 from chipscale.verify.judging import Z90, Z975, judge
 from chipscale.verify.measured import CLAIMS, measurement
 from chipscale.verify.nouns import Measurement, Update, Usual
@@ -145,46 +146,94 @@ def sharpened(claim: Fact, devices: int, measured: Measurement, usual: Usual | N
     return replace(claim, value=value, low=low, high=high, source=source, note=note)
 
 
-def believing(chip: Chip, devices: int, shares: Shares, records: Sequence[Record], source: Source, id: str) -> Chip:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Heard:
+    """Records of one chip that are believed: its id, how many devices make a package, and the records as one source."""
+
+    id: str
+    devices: int
+    names: tuple[str, ...]
+    records: tuple[Record, ...]
+    source: Source
+    shares: Shares
+
+    def usual(self, quantity: str) -> Usual | None:
+        """Return what other chips reach of a quantity."""
+        return self.shares.usual(quantity, self.id)
+
+
+def heard(shares: Shares, id: str, listed: Sequence[tuple[str, Record, int]]) -> Heard:
+    """Join records of one chip, given as name, record and devices a package."""
+    records = tuple(r for _, r, _ in listed)
+    where = "; ".join(f"{name}, sha256 {r.sha256[:12]}" for name, r, _ in listed)
+    source = Source(key=f"record-{records[0].sha256[:12] or 'unsealed'}", where=where, kind=Kind.MEASURED, date=max(r.created for r in records)[:10])
+    return Heard(id=id, devices=listed[0][2], names=tuple(n for n, _, _ in listed), records=records, source=source, shares=shares)
+
+
+def believing(chip: Chip, h: Heard) -> Chip:
     """Return a chip after records of it were believed; the claims stay behind the measured facts."""
     facts = dict(chip.facts)
     moved = 0.0
     for quantity in CLAIMS:
-        measured = best(records, quantity)
+        measured = best(h.records, quantity)
         if measured is None or not chip.has(quantity):
             continue
-        claim, usual = chip.fact(quantity), shares.usual(quantity, id)
-        found = sharpened(claim, devices, measured, usual, source)
+        claim, usual = chip.fact(quantity), h.usual(quantity)
+        found = sharpened(claim, h.devices, measured, usual, h.source)
         if found is claim:
             continue
-        given_up = judge(claim, devices, measured, usual).verdict == "contradicted"
+        given_up = judge(claim, h.devices, measured, usual).verdict == "contradicted"
         old = [replace(f, rejected="contradicted by measurement") if given_up and not f.rejected else f for f in facts[quantity]]
         facts[quantity] = (found, *old)
         if quantity in ("peak_bf16", "peak_fp16") and not moved:
             moved = found.value / claim.value
         if quantity.startswith("peak_"):
-            shown = f"measured_{quantity.removeprefix('peak_')}_matmul"
-            whole = measured.value * devices
-            reached = Fact(quantity=shown, value=whole, low=min(measured.low * devices, whole), high=max(measured.high * devices, whole), unit=claim.unit,
-                           source=source, note=measured.what)  # fmt: skip
-            facts[shown] = (reached, *facts.get(shown, ()))
-    return replace(chip, facts=_carried(facts, chip, records, moved, replace(source, kind=Kind.ASSUMED)))
+            reached = _reached(quantity, measured, claim, h)
+            facts[reached.quantity] = (reached, *facts.get(reached.quantity, ()))
+    return replace(chip, facts=_carried(facts, chip, h, moved))
 
 
-def _carried(
-    facts: Mapping[str, tuple[Fact, ...]], chip: Chip, records: Sequence[Record], ratio: float, source: Source
-) -> dict[str, tuple[Fact, ...]]:
-    """Let the peaks that were not measured move with the 16-bit one: cores and clock are theirs too."""
+def _reached(quantity: str, measured: Measurement, claim: Fact, h: Heard) -> Fact:
+    """Return the rate itself as a fact that is shown, and computed with nowhere."""
+    value, low, high = (v * h.devices for v in (measured.value, measured.low, measured.high))
+    name = f"measured_{quantity.removeprefix('peak_')}_matmul"
+    return Fact(quantity=name, value=value, low=min(low, value), high=max(high, value), unit=claim.unit, source=h.source, note=measured.what)
+
+
+def _carried(facts: Mapping[str, tuple[Fact, ...]], chip: Chip, h: Heard, ratio: float) -> dict[str, tuple[Fact, ...]]:
+    """Let the peaks that were not measured move with the 16-bit one: cores and clock are theirs too. One that leaves its range is a claim no more, but assumed."""
     result = dict(facts)
-    for p in PRECISIONS if ratio else ():
-        q = f"peak_{p}"
-        if chip.has(q) and best(records, q) is None:
+    for q in (f"peak_{p}" for p in PRECISIONS) if ratio else ():
+        if chip.has(q) and best(h.records, q) is None:
             f = chip.fact(q)
-            by = f.source if f.low <= f.value * ratio <= f.high else source
+            by = f.source if f.low <= f.value * ratio <= f.high else replace(h.source, kind=Kind.ASSUMED)
             note = f"moved by {ratio:.3f} with the measured 16-bit peak"
             moved = replace(f, value=f.value * ratio, low=f.low * ratio, high=f.high * ratio, source=by, note=note)
             result[q] = (moved, *facts[q][1:])
     return result
+
+
+def linked(catalog: Catalog, chip: Chip, h: Heard) -> Cluster | None:
+    """Return a chip's cluster with the links of its innermost tier as measured, None where they were not."""
+    measured, usual = best(h.records, "scaleup_bandwidth"), h.usual("scaleup_bandwidth")
+    if measured is None or usual is None:
+        return None
+    cluster = catalog.cluster_for(chip)
+    first = cluster.tiers[0]
+    bandwidth = sharpened(first.bandwidth, h.devices, measured, usual, h.source)
+    return replace(cluster, id=f"{cluster.id} ({chip.id} measured)", tiers=(replace(first, bandwidth=bandwidth), *cluster.tiers[1:]))
+
+
+def _weighed(before: Belief[Chip], h: Heard) -> Belief[Chip]:
+    """Weigh hypotheses anew and let each believe the records."""
+    weights = posterior(h.shares, h.records, [(x.weight, h.devices, x.value) for x in before.hypotheses])
+    total = sum(weights)
+    return Belief(
+        hypotheses=tuple(
+            replace(x, weight=w / total, value=believing(x.value, h), reason=f"{x.reason}; weighed anew by {h.source.where}")
+            for x, w in zip(before.hypotheses, weights, strict=True)
+        )
+    )
 
 
 def informed(catalog: Catalog, shares: Shares, found: Mapping[str, Sequence[tuple[str, Record, int]]]) -> Informed:
@@ -193,34 +242,43 @@ def informed(catalog: Catalog, shares: Shares, found: Mapping[str, Sequence[tupl
     Returns a new catalogue; the one given stays as it is.
     """
     changed: dict[str, Chip | Belief[Chip]] = {}
+    clusters: dict[str, Cluster] = {}
     updates = []
     for id, listed in found.items():
-        records = [r for _, r, _ in listed]
-        devices = listed[0][2]
-        where = "; ".join(f"{name}, sha256 {r.sha256[:12]}" for name, r, _ in listed)
-        source = Source(
-            key=f"record-{records[0].sha256[:12] or 'unsealed'}", where=where, kind=Kind.MEASURED, date=max(r.created for r in records)[:10]
-        )
-        before = catalog.chip(id)
-        if isinstance(before, Chip):
-            after = believing(before, devices, shares, records, source, id)
-            changed[id] = after
-            updates.append(Update(chip=id, records=tuple(n for n, _, _ in listed), weights=(), facts=_moved(before, after)))
-            continue
-        weights = posterior(shares, records, [(h.weight, devices, h.value) for h in before.hypotheses])
-        total = sum(weights)
-        held = tuple(
-            replace(
-                h, weight=w / total, value=believing(h.value, devices, shares, records, source, id), reason=f"{h.reason}; weighed anew by {where}"
-            )
-            for h, w in zip(before.hypotheses, weights, strict=True)
-        )
-        changed[id] = Belief(hypotheses=held)
-        likeliest = max(range(len(held)), key=lambda i: held[i].weight)
-        table = tuple((h.key, h.title, h.weight, a.weight) for h, a in zip(before.hypotheses, held, strict=True))
-        facts = _moved(before.hypotheses[likeliest].value, held[likeliest].value)
-        updates.append(Update(chip=id, records=tuple(n for n, _, _ in listed), weights=table, facts=facts))
-    return Informed(catalog=catalog.holding(changed), updates=tuple(updates))
+        h, before = heard(shares, id, listed), catalog.chip(id)
+        after = believing(before, h) if isinstance(before, Chip) else _weighed(before, h)
+        changed[id] = _placed(catalog, after, h, clusters)
+        updates.append(_update(before, after, h))
+    return Informed(catalog=catalog.holding(changed, clusters), updates=tuple(updates))
+
+
+def _placed(catalog: Catalog, known: Chip | Belief[Chip], h: Heard, clusters: dict[str, Cluster]) -> Chip | Belief[Chip]:
+    """Put a chip, or each hypothesis of one, on its cluster as measured, and note that cluster down."""
+    if isinstance(known, Belief):
+        held = []
+        for x in known.hypotheses:
+            value = _placed(catalog, x.value, h, clusters)
+            assert isinstance(value, Chip)
+            held.append(replace(x, value=value))
+        return Belief(hypotheses=tuple(held))
+    cluster = linked(catalog, known, h)
+    if cluster is None:
+        return known
+    clusters[cluster.id] = cluster
+    return replace(known, cluster=cluster.id)
+
+
+def _update(before: Chip | Belief[Chip], after: Chip | Belief[Chip], h: Heard) -> Update:
+    """Tell what changed; of a believed chip the facts of the likeliest hypothesis."""
+    if isinstance(before, Chip) or isinstance(after, Chip):
+        assert isinstance(before, Chip)
+        assert isinstance(after, Chip)
+        return Update(chip=h.id, records=h.names, weights=(), facts=_moved(before, after))
+    pairs = list(zip(before.hypotheses, after.hypotheses, strict=True))
+    old, new = max(pairs, key=lambda p: p[1].weight)
+    return Update(
+        chip=h.id, records=h.names, weights=tuple((a.key, a.title, a.weight, b.weight) for a, b in pairs), facts=_moved(old.value, new.value)
+    )
 
 
 def _moved(before: Chip, after: Chip) -> tuple[tuple[str, Fact, Fact], ...]:
