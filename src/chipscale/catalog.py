@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib import resources
@@ -141,6 +141,12 @@ class Catalog:
             hint = f"; did you mean {' or '.join(dict.fromkeys(known[c] for c in close))}?" if close else ""
             raise EvidenceError(f"unknown chip {name!r}{hint} (chipscale chips lists them; --catalog DIR adds your own)")
         return self._once("chip", id, lambda: self._chip(id))
+
+    def holding(self, chips: Mapping[str, Chip | Belief[Chip]], clusters: Mapping[str, Cluster]) -> Catalog:
+        """Return this catalogue with other knowledge of some chips, and clusters beside its own, by id; what is built on those is built anew."""
+        kept = {key: value for key, value in self.memo.items() if key[0] != "chip"}
+        held = {("chip", id): chip for id, chip in chips.items()} | {("cluster", id): cluster for id, cluster in clusters.items()}
+        return Catalog(self.folders, kept | held)
 
     def _chip(self, id: str) -> Chip | Belief[Chip]:
         path = self.files("chips")[id]

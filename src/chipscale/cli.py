@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from chipscale.cli_bench import bench
+from chipscale.cli_import import import_
+from chipscale.cli_results import results
 from chipscale.cli_serve import serve
 from chipscale.cli_validate import calibrate, validate
+from chipscale.cli_verify import plan_tests, verify, weigh_with
 from chipscale.console import say, show, write
 from chipscale.evidence import Belief, EvidenceError
 from chipscale.options import MOST_CHIPS, assumptions, chip_count, chip_counts, counts, names
@@ -53,6 +56,10 @@ Jobs = Annotated[
     typer.Option("--job", metavar="NAME", help="a job (chipscale jobs); may be repeated; the five founding ones if left out"),
 ]
 Matching = Annotated[Match, typer.Option(help="make both sides equal in number of chips, power or cost")]
+Records = Annotated[
+    list[str] | None, typer.Option("--with", metavar="[CHIP=]RESULT.json", help="believe a record of one of the chips first; may be repeated")
+]
+PlanTests = Annotated[bool, typer.Option("--plan-tests", help="rank the tests that would settle it by how much each is expected to narrow it")]
 Details = Annotated[bool, typer.Option("--details", help="plans and reasons too")]
 Name = Annotated[str | None, typer.Argument(help="its id or alias; all are listed if left out")]
 
@@ -99,9 +106,12 @@ def question(
 
 @app.command()
 def weigh(a: str, b: str, job: Jobs = None, match: Matching = Match.CHIPS, seed: Seed = 0, draws: Draws = 1024, assume: Assume = None,
-          catalog: Folder = None, as_json: AsJson = False, details: Details = False) -> None:  # fmt: skip
+          record: Records = None, plan: PlanTests = False, catalog: Folder = None, as_json: AsJson = False, details: Details = False) -> None:  # fmt: skip
     """Weigh chip A against chip B: per job a ratio, its interval, what it rests on and what would settle it."""
-    _print(_weigh(_catalog(catalog), a, b, job, match.value, seed, draws, assume), as_json, details)
+    if record or plan:
+        asked = (_catalog(catalog), a, b, record or [], tuple(dict.fromkeys(job or ())), match.value, seed, draws, assumptions(assume), as_json)
+        return plan_tests(*asked) if plan else weigh_with(*asked, details)
+    return _print(_weigh(_catalog(catalog), a, b, job, match.value, seed, draws, assume), as_json, details)
 
 
 @app.command()
@@ -364,8 +374,10 @@ def cite(
     say(bibliography(_catalog(catalog), tuple(chip or QUESTION)))
 
 
-for command in (validate, calibrate, bench):
+for command in (validate, calibrate, bench, verify):
     app.command()(command)
+app.command("import")(import_)
+app.add_typer(results, name="results")
 
 
 def main() -> None:

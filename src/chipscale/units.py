@@ -9,7 +9,7 @@ from chipscale.evidence import EvidenceError
 
 KILO, MEGA, GIGA, TERA, PETA = 1e3, 1e6, 1e9, 1e12, 1e15
 _DECIMAL = {"": 1.0, "k": KILO, "K": KILO, "M": MEGA, "G": GIGA, "T": TERA, "P": PETA, "E": 1e18}
-GIBI = 2.0**30
+MEBI, GIBI = 2.0**20, 2.0**30
 _BINARY = {"Ki": 2.0**10, "Mi": 2.0**20, "Gi": GIBI, "Ti": 2.0**40}
 _SMALL = {"": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _NUMBER = re.compile(r"\s*([0-9][0-9_,]*\.?[0-9]*(?:[eE][+-]?\d+)?|\.\d+)\s*(.*?)\s*$", re.ASCII)

@@ -26,6 +26,8 @@ FORMULAS = (
     "chipscale.peak",
     "chipscale.graph",
     "chipscale.facts.parameters",
+    "chipscale.verify",
+    "chipscale.results",
 )
 _STATED = re.compile(r"^\s*Source: (.+?)(?:\n\s*\n|\Z)", re.MULTILINE | re.DOTALL)
 

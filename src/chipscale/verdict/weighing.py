@@ -70,19 +70,33 @@ def ties(ratio: np.ndarray) -> float:
     return float(np.mean(ratio > 1.0) + 0.5 * np.mean(ratio == 1.0))
 
 
+def arena_of(job: Job) -> Arena:
+    """Return how a job is weighed."""
+    return SERVING if job.phase == "serve" else STEPPING
+
+
 def compare(world: World, a: Candidate, b: Candidate, job: Job, match: str) -> JobVerdict:
     """Weigh A against B on one job."""
-    return judged_by(SERVING if job.phase == "serve" else STEPPING, world, a, b, job, match)
+    return judged_by(arena_of(job), world, a, b, job, match)
 
 
-def judged_by(arena: Arena, world: World, a: Candidate, b: Candidate, job: Job, match: str) -> JobVerdict:
-    """Weigh A against B by what an arena says of each."""
-    ra = arena.run(world, a, job)
-    rb = ra if a == b else arena.run(world, b, job)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ratios:
+    """A over B in each draw: work a chip, power and cost of a unit of work, and the ratio that is judged, for what is `scale`d to be equal."""
+
+    work: np.ndarray
+    power: np.ndarray
+    cost: np.ndarray
+    judged: np.ndarray
+    scale: np.ndarray | float
+
+
+def matched(a: Candidate, b: Candidate, ra: Any, rb: Any, match: str) -> Ratios:
+    """Divide two runs of an arena draw by draw, both sides made equal in chips, power or cost."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.where(np.isinf(ra.seconds) & np.isinf(rb.seconds), 1.0, rb.seconds / ra.seconds)
         power, cost = ra.power / rb.power / ratio, ra.price / rb.price / ratio
-    scale = {"chips": 1.0, "power": rb.power / ra.power, "cost": rb.price / ra.price}[match]
+    scale: np.ndarray | float = {"chips": 1.0, "power": rb.power / ra.power, "cost": rb.price / ra.price}[match]
     judged = np.maximum(ratio * scale, FLOOR)
     if not np.all(np.isfinite(judged)):
         if match != "chips":
@@ -92,6 +106,15 @@ def judged_by(arena: Arena, world: World, a: Candidate, b: Candidate, job: Job, 
                 f"--match {match}: the {what} of {' and '.join(dict.fromkeys(blank))} is not known; add it to a chip file (--catalog DIR)"
             )
         judged = np.where(np.isfinite(judged), judged, 1e9)
+    return Ratios(work=ratio, power=power, cost=cost, judged=judged, scale=scale)
+
+
+def judged_by(arena: Arena, world: World, a: Candidate, b: Candidate, job: Job, match: str) -> JobVerdict:
+    """Weigh A against B by what an arena says of each."""
+    ra = arena.run(world, a, job)
+    rb = ra if a == b else arena.run(world, b, job)
+    ratios = matched(a, b, ra, rb, match)
+    ratio, power, cost, judged, scale = ratios.work, ratios.power, ratios.cost, ratios.judged, ratios.scale
     names = [n for n in world.draws.columns if not n.startswith("theta:") and not (n.startswith("error:") and not n.endswith(":" + job.id))]
     edges = np.linspace(math.log(max(judged.min(), 1e-3)), math.log(max(judged.max(), 1e-3)) + 1e-9, 33)
     heights, _ = np.histogram(np.log(np.maximum(judged, 1e-3)), bins=edges)
@@ -117,11 +140,21 @@ def evidence_counts(c: Candidate) -> tuple[tuple[str, int], ...]:
     return tuple(sorted(((str(k), n) for k, n in Counter(facts.values()).items()), key=lambda kn: -kn[1]))
 
 
-def weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str | Job] = (), *, match: str = "chips", seed: int = 0, draws: int = 1024,
-          assume: Mapping[str, str] | None = None) -> Verdict:  # fmt: skip
-    """Weigh chip A against chip B on jobs, by name or as they are (the founding ones if none is named).
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opened:
+    """A question ready to be answered: the draws, both candidates and the jobs."""
 
-    Errors: unknown names, a hypothesis that is not held, a job that does not fit, fewer than 1,024 draws.
+    world: World
+    a: Candidate
+    b: Candidate
+    jobs: tuple[Job, ...]
+
+
+def opened(catalog: Catalog, a: str, b: str, jobs: Sequence[str | Job] = (), *, match: str = "chips", seed: int = 0, draws: int = 1024,
+           assume: Mapping[str, str] | None = None, tests: bool = False) -> Opened:  # fmt: skip
+    """Check a question and deal its draws; with `tests`, a column for the chance in each test's result too.
+
+    Errors: unknown names, a hypothesis that is not held, fewer than 1,024 draws.
     """
     if match not in ("chips", "power", "cost"):
         raise EvidenceError(f"--match {match}: it is chips, power or cost")
@@ -134,24 +167,38 @@ def weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str | Job] = (), *, m
     unused = [n for n in held if catalog.aliases().get(n.lower()) not in (ca.key, cb.key)]
     if unused:
         raise EvidenceError(f"--assume {unused[0]}={held[unused[0]]}: {unused[0]!r} is not one of the chips weighed ({ca.key}, {cb.key})")
-    listed = [catalog.job(j) if isinstance(j, str) else j for j in (jobs or FOUNDING)]
+    listed = tuple(catalog.job(j) if isinstance(j, str) else j for j in (jobs or FOUNDING))
     calibration, prior = read_calibration(catalog), read_prior(catalog.text("calibration/prior.toml"))
     contexts = [context(catalog, h.value, j, p) for c in (ca, cb) for h in c.belief.hypotheses for j in listed for p in precisions(j, h.value)]
     names = theta_names(contexts)
     columns = [f"{c.key}:{q}" for c in (ca, cb) for q in QUANTITIES] + [f"belief:{c.key}" for c in (ca, cb)]
     columns += [f"error:{c.key}:{j.id}" for c in (ca, cb) for j in listed] + [f"theta:{n}" for n in names]
+    if tests:
+        columns += [f"test:{c.key}:{what}" for c in (ca, cb) for what in (*QUANTITIES, *(j.id for j in listed))]
     dealt = deal(columns, draws, seed)
     world = World(catalog=catalog, draws=dealt, theta=theta_draws(names, calibration, prior, dealt), calibration=calibration)
-    found = tuple(compare(world, ca, cb, j, match) for j in listed)
+    return Opened(world=world, a=ca, b=cb, jobs=listed)
+
+
+def weigh(catalog: Catalog, a: str, b: str, jobs: Sequence[str | Job] = (), *, match: str = "chips", seed: int = 0, draws: int = 1024,
+          assume: Mapping[str, str] | None = None) -> Verdict:  # fmt: skip
+    """Weigh chip A against chip B on jobs, by name or as they are (the founding ones if none is named).
+
+    Errors: unknown names, a hypothesis that is not held, a job that does not fit, fewer than 1,024 draws.
+    """
+    o = opened(catalog, a, b, jobs, match=match, seed=seed, draws=draws, assume=assume)
+    ca, cb = o.a, o.b
+    found = tuple(compare(o.world, ca, cb, j, match) for j in o.jobs)
     return Verdict(
-        question=f"Can the {_title(ca)} replace the {_title(cb)}?", headline=headline(found, _title(ca), match), a=_title(ca), b=_title(cb), match=match, jobs=found,
+        question=f"Can the {title(ca)} replace the {title(cb)}?", headline=headline(found, title(ca), match), a=title(ca), b=title(cb), match=match, jobs=found,
         hypotheses=tuple((c.key, tuple(HypothesisShare(key=h.key, title=h.title, weight=h.weight, reason=h.reason) for h in c.belief.hypotheses))
                          for c in (ca, cb) if not c.certain or c.belief.hypotheses[0].key != "known"),
-        evidence=((ca.key, evidence_counts(ca)), (cb.key, evidence_counts(cb))), settle=_settle(found), wrongness=_wrongness(calibration, found), seed=seed, draws=draws,
+        evidence=((ca.key, evidence_counts(ca)), (cb.key, evidence_counts(cb))), settle=_settle(found), wrongness=_wrongness(o.world.calibration, found), seed=seed, draws=draws,
     )  # fmt: skip
 
 
-def _title(c: Candidate) -> str:
+def title(c: Candidate) -> str:
+    """Return the name of a chip, without its hypothesis."""
     return c.belief.hypotheses[0].value.name.split(" (")[0]
 
 

@@ -1,0 +1,1 @@
+"""Importers: other tools' results as records, one tool a file."""
