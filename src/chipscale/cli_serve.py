@@ -16,7 +16,9 @@ Assume = Annotated[list[str] | None, typer.Option(metavar="CHIP=HYPOTHESIS", hel
 def serve(
     model: Annotated[str, typer.Argument(help="a model (chipscale models), or the path of a config.json")],
     on: Annotated[str, typer.Option(metavar="CHIP:N", help="the chip and how many, as in h100:64")],
-    engine: Annotated[str, typer.Option(help="the serving engine: vllm, sglang or trtllm")] = "vllm",
+    engine: Annotated[
+        str, typer.Option(help="the serving engine, a file of data/engines: vllm, sglang, trtllm; a chip of another house runs its port")
+    ] = "vllm",
     input: Annotated[int, typer.Option(help="mean tokens of a prompt")] = 1024,
     output: Annotated[int, typer.Option(help="mean tokens of an answer")] = 1024,
     concurrency: Annotated[int | None, typer.Option(metavar="N", help="requests under way at once; the most within the limits if left out")] = None,

@@ -100,8 +100,9 @@ def memory_markdown(rows: Sequence[tuple[str, ScoredRow]]) -> str:
 
 
 def _figures(r: ScoredRow) -> tuple[str, ...]:
-    interval = f"{show(r.low_s, 's')} – {show(r.high_s, 's')}"
-    return (r.row, show(r.measured_s, "s"), show(r.predicted_s, "s"), interval, signed(r.error))
+    unit = r.labels.get("unit", "s")
+    measured, predicted, low, high = (show(v, unit) if unit == "s" else f"{v:,.0f} {unit}" for v in (r.measured_s, r.predicted_s, r.low_s, r.high_s))
+    return (r.row, measured, predicted, f"{low} – {high}", signed(r.error))
 
 
 def _row_table(rows: list[ScoredRow]) -> Table:
@@ -123,6 +124,8 @@ def screen(result: Validation) -> RenderableType:
     if result.memory:
         parts += [Text(""), _memory_table(result.memory)]
     for column in _ordered(result.groups):
+        if not any(s.answered for s in result.groups[column].values()):
+            continue
         parts += [Text(""), _score_table(f"by {column.replace('_', ' ')}", worst_first(result.groups[column]))]
     worst = worst_rows(result)
     if worst:

@@ -14,7 +14,12 @@ SHOWN = ("engine", "mode", "harness", "chip", "family")
 
 
 def contract(found: Sequence[Validation]) -> Mapping[str, object]:
-    """Return what `validate serving` promises: scores of the clean rows by quantity (the time between tokens stands at the top), groups, and both quantities of every row in ms."""
+    """Return what `validate serving` promises: scores of the clean rows by quantity (the time between tokens stands at the top), groups, and both quantities of every row in ms.
+
+    Of published figures of many kinds each row has its own quantity, in seconds or tokens a second.
+    """
+    if len(found) == 1:
+        return _published(found[0])
     ttft, tpot = found
     return {
         "title": tpot.title,
@@ -25,6 +30,21 @@ def contract(found: Sequence[Validation]) -> Mapping[str, object]:
         "groups": _groups(tpot),
         "notes": list(tpot.notes),
         "rows": rows(ttft, tpot),
+    }
+
+
+def _published(v: Validation) -> Mapping[str, object]:
+    lines = [{"row": r.row, "quantity": r.labels.get("quantity", ""), "unit": r.labels.get("unit", ""), "measured": r.measured_s, "predicted": r.predicted_s, "low": r.low_s,
+              "high": r.high_s, "error": r.error, "clean": r.clean, "reason": r.reason, "labels": dict(r.labels)} for r in v.rows]  # fmt: skip
+    return {
+        "title": v.title,
+        **asdict(v.clean),
+        "n": len(v.rows),
+        "answered": v.overall.answered,
+        "all_rows": asdict(v.overall),
+        "groups": _groups(v),
+        "notes": list(v.notes),
+        "rows": lines,
     }
 
 
