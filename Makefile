@@ -13,7 +13,7 @@ test: $(TESTS) check
 
 test-bench: $(TESTS)
 	@$(VENV)/bin/pip install -q --disable-pip-version-check torch==2.13.0 && $(VENV)/bin/pip install -q --disable-pip-version-check -e '.[dev,bench]'
-	@$(VENV)/bin/python -m pytest -q tests/test_bench.py
+	@$(VENV)/bin/python -m pytest -q tests/test_bench.py tests/test_importers.py
 
 check: $(TESTS)
 	@$(VENV)/bin/ruff check . && $(VENV)/bin/ruff format --check . && $(VENV)/bin/mypy && $(VENV)/bin/lint-imports
