@@ -39,6 +39,8 @@ def test_checkpoints_are_models() -> None:
     assert model_named(CATALOG, "Qwen/Qwen3-235B-A22B-FP8").id == "Qwen/Qwen3-235B-A22B"
     assert model_named(CATALOG, "meta-llama/Llama-3.1-8B-Instruct").id == "meta-llama/Meta-Llama-3.1-8B"
     assert model_named(CATALOG, "nvidia/Qwen3-32B-NVFP4").id == "Qwen/Qwen3-32B"
+    assert model_named(CATALOG, "nvidia/DeepSeek-R1-0528-FP4-v2").id == "deepseek-ai/DeepSeek-R1"
+    assert model_named(CATALOG, "deepseek-ai/DeepSeek-V3").id == "deepseek-ai/DeepSeek-V3"
     assert model_named(CATALOG, "Qwen/Qwen3-30B-A3B-Instruct-2507").id == "Qwen/Qwen3-30B-A3B-FP8"
     with pytest.raises(EvidenceError, match="unknown model"):
         model_named(CATALOG, "nobody/No-Such-Model-7B")
