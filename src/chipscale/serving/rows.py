@@ -21,7 +21,9 @@ from chipscale.serving.room import routed
 
 NEEDED = ("backend", "model_path", "chip", "isl", "osl", "concurrency", "measured_ttft_ms", "measured_tpot_ms")
 #: endings of a checkpoint's name that say how it is stored or tuned, not what it computes
-ENDINGS = re.compile(r"[-_]((?:fp8|nvfp4|fp4|mxfp4)(?:-v\d+)?|bf16|fp16|int8|int4|w8a8|w4a16|w4a8|awq|gptq|instruct|chat|it|hf|\d{4}|v2-\d{4})$", re.IGNORECASE)
+ENDINGS = re.compile(
+    r"[-_]((?:fp8|nvfp4|fp4|mxfp4)(?:-v\d+)?|bf16|fp16|int8|int4|w8a8|w4a16|w4a8|awq|gptq|instruct|chat|it|hf|\d{4}|v2-\d{4})$", re.IGNORECASE
+)
 #: formats of weights by what a row calls them
 CALLED = {"": "bf16", "bf16": "bf16", "bfloat16": "bf16", "fp16": "fp16", "float16": "fp16", "fp8": "fp8", "fp8_block": "fp8_block", "nvfp4": "nvfp4", "fp4": "nvfp4",
           "mxfp4": "w4a8_mxfp4_mxfp8", "w4a8_mxfp4_mxfp8": "w4a8_mxfp4_mxfp8", "w4a16_mxfp4": "w4a16_mxfp4", "int8": "int8", "w8a8": "int8", "w4a8": "w4a8", "int4": "w4a16", "int4_wo": "w4a16",
