@@ -197,7 +197,14 @@ def _texts(c: Calibration) -> dict[str, str]:
 
 
 def read(catalog: Catalog, form: str) -> Calibration:
-    """Read a form's calibration."""
+    """Return a form's calibration, read once for each catalogue."""
+    if ("operators", form) not in catalog.memo:
+        catalog.memo["operators", form] = _read(catalog, form)
+    found: Calibration = catalog.memo["operators", form]
+    return found
+
+
+def _read(catalog: Catalog, form: str) -> Calibration:
     t = tomllib.loads(catalog.text(f"calibration/operators/{form}.toml"))
     pairs = (line.rpartition(",") for line in catalog.text(f"calibration/operators/{form}.coefficients.csv").splitlines())
     return Calibration(
